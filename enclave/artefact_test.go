@@ -1,0 +1,222 @@
+package enclave_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/operators"
+)
+
+var update = flag.Bool("update", false, "write testdata anew; then pin the digests that the test prints")
+
+// golden are the artefacts of one release, each naming the one before. Their bytes are in testdata and their digests
+// here: whoever changes a format breaks every signature and log entry made before, and has to say so by changing these.
+func golden() []struct {
+	name   string
+	value  any
+	digest string
+} {
+	m := water()
+	ks := enclave.Keyset{Dataset: "water", Owner: "水务局", Params: enclave.DefaultParams, Custodians: []string{"custodian-bureau", "custodian-cyber", "custodian-notary"},
+		Quorum: 2, EntityRows: 1, BudgetMicro: 20_000_000, Epoch: 1, By: "lin.hua", Made: at("2026-11-01T08:00:00Z")}
+	for i := range 3 {
+		ks.Pieces = append(ks.Pieces, enclave.Piece{Without: []int{i}, Commitment: digest("piece " + string(rune('0'+i)))})
+	}
+	m.Keyset = canon.DigestOf(ks)
+	p := countByTown(m)
+	receipt := enclave.Receipt{Job: "job-01k8x2m9d4e5f6g7h8j9k0m1n2", Plan: canon.DigestOf(p), Inputs: []enclave.Digest{m.Layouts[0].Vectors[0].Blob, m.Layouts[0].Vectors[1].Blob},
+		Worker: digest("worker"), Isolation: "process: namespaces, seccomp, landlock", Terms: 6, Output: digest("output"),
+		Started: at("2026-11-03T08:00:00Z"), Ended: at("2026-11-03T08:00:01Z"), By: "node"}
+	table := enclave.Table{Salt: bytes.Repeat([]byte{7}, 32),
+		Columns: []enclave.TableCol{{Name: "town", Type: "label"}, {Name: "COUNT(*)", Type: "number"}, {Name: "AVG(m3)", Type: "number"}},
+		Rows: []enclave.TableRow{{Values: []enclave.Value{{Text: "堡镇"}, {Text: "5021", StdErr: "2.4"}, {Text: "101.3", StdErr: "0.2"}}},
+			{Values: []enclave.Value{{Text: "城桥镇"}, {Text: "24", StdErr: "2.4"}, {Null: "the count of rows is zero or too small beside its noise to divide by"}}}},
+		Suppressed: []enclave.Suppressed{{Labels: []string{"庙镇"}, Rule: "fewer than 10 people"}}}
+	release := enclave.Release{Job: receipt.Job, Operator: p.Operator, Scenario: p.Scenario, Grant: p.Grant, Manifest: p.Manifest, Keyset: p.Keyset,
+		Plan: receipt.Plan, Receipt: canon.DigestOf(receipt), Table: canon.DigestOf(table), Cells: 3, Suppressed: 1, ChargedMicro: 2_000_000,
+		Custodians: []string{"custodian-bureau", "custodian-notary"}, Made: at("2026-11-03T08:00:02Z")}
+	entry := enclave.Entry{Type: enclave.EntryRefusal, Subject: receipt.Plan, By: "custodian-cyber", Job: receipt.Job, Reason: "dataset \"water\": budget spent", At: release.Made}
+	signed := func(kind string, v any, by ...string) enclave.Signed {
+		s := enclave.Signed{Kind: kind, Body: canon.MustMarshal(v), Sigs: []canon.Signature{}}
+		for _, name := range by {
+			seed := canon.Sum([]byte("key of " + name))
+			s.Sigs = append(s.Sigs, canon.Sign(kind, s.Body, name, ed25519.NewKeyFromSeed(seed[:])))
+		}
+		return s
+	}
+	roster := operators.Roster{Lab: "test", Serial: 1, Quorum: 2, Parties: []operators.Party{}, Log: "log", Witness: "witness", Made: ks.Made}
+	bundle := enclave.Bundle{Format: enclave.KindBundle, Roster: signed(operators.KindRoster, roster, "root"), Statements: []enclave.Signed{},
+		Grant: signed(operators.KindGrant, struct{}{}), Keysets: []enclave.Signed{signed(enclave.KindKeyset, ks, ks.By)},
+		Manifest: signed(enclave.KindManifest, m, m.By), Plan: signed(enclave.KindPlan, p, "chen.yu", "lab"), Receipt: signed(enclave.KindReceipt, receipt, "node"),
+		Release: signed(enclave.KindRelease, release, release.Custodians...),
+		Proofs: []enclave.LogProof{{Entry: canon.MustMarshal(entry), Index: 3, Path: []enclave.Digest{digest("left"), digest("right")},
+			Checkpoint: "yingzhou.lab/test\n4\n" + "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=" + "\n\n— yingzhou.lab/test AAAAAAAA\n"}}}
+	return []struct {
+		name   string
+		value  any
+		digest string
+	}{
+		{"keyset", ks, "sha256:f6118ae0aa29f7083a3d70a7aee084babf92d3f25142259b97aa851cb31e6da0"},
+		{"manifest", m, "sha256:9ee2a2d514f9981f24186b42f3770e8855b4b337c3d25763b8142374a1d66444"},
+		{"plan", p, "sha256:6713a12421e242f11905be61a57fabbc4de320bc8cf90e2207847446abe8a2f1"},
+		{"receipt", receipt, "sha256:cd750456362e46a9360a76f49aed02addb99ff2a397f8452b98ef40e8c8a9f34"},
+		{"table", table, "sha256:4bcee6e9c502f6ac889c060d913694da4f477498242035459e9d95112aa79bf8"},
+		{"release", release, "sha256:7b347d6de49f6f4c4705bcb42f1b5af3ccb7ba05a0e0a06303eada7be4309019"},
+		{"entry", entry, "sha256:2254c029912afb6243585fbb5b2e4f8c9416cfcd6bdaa9b086c6d865bb48d6fb"},
+		{"task", enclave.Task{Plan: *p, Manifest: *m}, "sha256:005fbb7b77fdeb11d138997a7f4cafe245fda21562517a06f53d5ae1a6e7f15f"},
+		{"result", enclave.TaskResult{Plan: receipt.Plan, Terms: 6, Output: receipt.Output}, "sha256:53ea953f80d3a48b12ab0b7d38c2a60e2e600484d9ed2ee5f24b3106f400abed"},
+		{"bundle", bundle, "sha256:f03cae8cc07562b1f0ec611f860433f914296926f82caeb0bd75b99fdd79b59a"},
+	}
+}
+
+func TestArtefactsKeepTheirBytes(t *testing.T) {
+	for _, g := range golden() {
+		path := filepath.Join("testdata", g.name+".json")
+		data := canon.MustMarshal(g.value)
+		if *update {
+			if err := os.MkdirAll("testdata", 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		kept, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(kept, data) {
+			t.Errorf("%s now encodes to\n%s\nand was\n%s", g.name, data, kept)
+		}
+		if got := canon.Sum(kept).String(); got != g.digest {
+			t.Errorf("%s is %s, pinned is %s", g.name, got, g.digest)
+		}
+	}
+}
+
+// What a query asks of the golden data has one noise key for ever: a change would charge, and answer anew, questions
+// that were answered before.
+func TestNoiseKeysKeepTheirBytes(t *testing.T) {
+	m := water()
+	for name, c := range map[string]struct {
+		plan *enclave.Plan
+		term int
+		want string
+	}{
+		"cube":    {countByTown(m), 1, "sha256:7924f59c5f8d546ace7e9f7d95b669874c8d3f0187cbe2dc77aea83cae280110"},
+		"product": {onRows(m, []string{"town"}, 3), 1, "sha256:e82b613de966cc8acc80e9bccaa593e7e8b79654f87414ff019dd2316e9e66ea"},
+	} {
+		if got := noiseKey(t, m, c.plan, c.term).String(); got != c.want {
+			t.Errorf("%s: the noise key is %s, pinned is %s", name, got, c.want)
+		}
+	}
+}
+
+// fuzz checks a parser: it never panics, and what it accepts encodes to the same bytes. more may use what was accepted.
+func fuzz[T any](f *testing.F, name string, more func(*testing.T, *T)) {
+	seed, err := os.ReadFile(filepath.Join("testdata", name+".json"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	var v T
+	if err := canon.Unmarshal(seed, &v); err != nil {
+		f.Fatalf("the seed is not accepted: %v", err)
+	}
+	f.Add(seed)
+	f.Add(append(bytes.Clone(seed), '\n'))
+	f.Add(bytes.Replace(seed, []byte(":"), []byte(": "), 1))
+	f.Add([]byte("{}"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var v T
+		if err := canon.Unmarshal(data, &v); err != nil {
+			return
+		}
+		again, err := canon.Marshal(v)
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("accepted\n%s\nencodes to\n%s\n%v", data, again, err)
+		}
+		if more != nil {
+			more(t, &v)
+		}
+	})
+}
+
+func FuzzKeyset(f *testing.F) {
+	fuzz(f, "keyset", func(t *testing.T, ks *enclave.Keyset) {
+		if ks.Validate() != nil {
+			return
+		}
+		for c := range ks.Custodians { // any one custodian lacks a piece, else it could open alone
+			lacks := false
+			for _, p := range ks.Pieces {
+				lacks = lacks || !p.Holds(c)
+			}
+			if !lacks {
+				t.Errorf("custodian %d holds every piece of a valid keyset", c)
+			}
+		}
+	})
+}
+
+func FuzzManifest(f *testing.F) {
+	fuzz(f, "manifest", func(t *testing.T, m *enclave.Manifest) {
+		p := countByTown(m)
+		for _, l := range m.Layouts {
+			for _, axis := range l.Axes {
+				if _, size, err := m.Dims(axis); err == nil && size <= 1<<12 {
+					p.Layout, p.Axis, p.Keep, p.Groups = l.Name, axis, []enclave.Run{{Count: size}}, axis
+					use(p, m)
+				}
+			}
+		}
+	})
+}
+
+func FuzzPlan(f *testing.F) {
+	m := water()
+	fuzz(f, "plan", func(t *testing.T, p *enclave.Plan) { use(p, m) })
+}
+
+func FuzzTask(f *testing.F) {
+	fuzz(f, "task", func(t *testing.T, task *enclave.Task) {
+		if _, size, err := task.Manifest.Dims(task.Plan.Axis); err == nil && size <= 1<<12 {
+			use(&task.Plan, &task.Manifest)
+		}
+	})
+}
+
+// use does with a plan what workers and custodians do; none of it may panic on a plan that expands.
+func use(p *enclave.Plan, m *enclave.Manifest) {
+	cells, terms, err := p.Expand(m)
+	if err != nil {
+		return
+	}
+	l, _ := m.Layout(p.Layout)
+	l.Inputs(terms)
+	for _, c := range cells {
+		p.Labels(m, c)
+	}
+	for _, t := range terms {
+		p.NoiseKey(m, t)
+	}
+}
+
+func FuzzReceipt(f *testing.F)    { fuzz[enclave.Receipt](f, "receipt", nil) }
+func FuzzTable(f *testing.F)      { fuzz[enclave.Table](f, "table", nil) }
+func FuzzRelease(f *testing.F)    { fuzz[enclave.Release](f, "release", nil) }
+func FuzzEntry(f *testing.F)      { fuzz[enclave.Entry](f, "entry", nil) }
+func FuzzTaskResult(f *testing.F) { fuzz[enclave.TaskResult](f, "result", nil) }
+
+func FuzzBundle(f *testing.F) {
+	fuzz(f, "bundle", func(t *testing.T, b *enclave.Bundle) {
+		for _, p := range b.Proofs {
+			enclave.ParseCheckpoint(p.Checkpoint)
+		}
+	})
+}
