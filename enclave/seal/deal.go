@@ -1,0 +1,110 @@
+package seal
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/he"
+	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/operators"
+)
+
+// Dealing says for whom a dataset's key is made.
+type Dealing struct {
+	Dataset     string
+	Params      string
+	Custodians  []operators.Party // who hold the pieces
+	Quorum      int               // q with 2q > n
+	EntityRows  int64             // m
+	BudgetMicro int64
+	Made        canon.Time
+}
+
+// Dealt is a keyset on its way to the custodians.
+type Dealt struct {
+	Keyset canon.Signed
+	Key    *he.SecretKey // stays at the agency, for later versions
+	Pieces []DealtPiece
+}
+
+// DealtPiece is one piece for one custodian, encrypted to it.
+type DealtPiece struct {
+	Custodian string
+	Piece     int
+	Sealed    []byte
+}
+
+// Deal draws a dataset's key, splits it and encrypts the pieces to their holders. Replicated additive sharing: there is
+// a piece for each set of q−1 custodians, held by all the others, so any q hold every piece and q−1 lack at least one
+// (Ito, Saito and Nishizeki 1987). The steward signs the keyset, which commits to each piece.
+func Deal(d Dealing, steward keys.Signer, body string) (*Dealt, error) {
+	n := len(d.Custodians)
+	if d.Quorum < 2 || d.Quorum > n || 2*d.Quorum <= n {
+		return nil, fmt.Errorf("dealing the key of dataset %q: a quorum of %d of %d custodians is not allowed: it must be at least 2 and more than half", d.Dataset, d.Quorum, n)
+	}
+	if d.EntityRows < 1 || d.BudgetMicro < 1 {
+		return nil, fmt.Errorf("dealing the key of dataset %q: rows per entity and budget must be positive", d.Dataset)
+	}
+	params, err := he.Compile(d.Params)
+	if err != nil {
+		return nil, fmt.Errorf("dealing the key of dataset %q: %w", d.Dataset, err)
+	}
+	key, err := he.GenerateKey(params)
+	if err != nil {
+		return nil, err
+	}
+	without := enclave.Subsets(n, d.Quorum-1)
+	parts, err := key.Split(len(without))
+	if err != nil {
+		return nil, err
+	}
+	ks := enclave.Keyset{Dataset: d.Dataset, Owner: body, Params: d.Params, Quorum: d.Quorum, EntityRows: d.EntityRows,
+		BudgetMicro: d.BudgetMicro, Epoch: 1, By: steward.Name(), Made: d.Made}
+	for _, c := range d.Custodians {
+		ks.Custodians = append(ks.Custodians, c.Name)
+	}
+	secrets := make([]keys.PieceSecret, len(parts))
+	for i, part := range parts {
+		secrets[i].Piece = part.MarshalBinary()
+		part.Erase()
+		if _, err := rand.Read(secrets[i].PRF[:]); err != nil {
+			return nil, fmt.Errorf("dealing the key of dataset %q: %w", d.Dataset, err)
+		}
+		ks.Pieces = append(ks.Pieces, enclave.Piece{Without: without[i], Commitment: secrets[i].Commitment()})
+	}
+	out := &Dealt{Key: key}
+	if out.Keyset, err = keys.SealWith(steward, enclave.KindKeyset, ks); err != nil {
+		return nil, err
+	}
+	for i := range secrets {
+		plain := secrets[i].Encode()
+		for c, party := range d.Custodians {
+			if !ks.Pieces[i].Holds(c) {
+				continue
+			}
+			sealed, err := keys.SealTo(party.HPKE, keys.PieceInfo(keys.PieceID{Keyset: out.Keyset.Digest(), Piece: i}, party.Name), plain)
+			if err != nil {
+				return nil, fmt.Errorf("dealing piece %d to %q: %w", i, party.Name, err)
+			}
+			out.Pieces = append(out.Pieces, DealtPiece{Custodian: party.Name, Piece: i, Sealed: sealed})
+		}
+		clear(plain)
+		clear(secrets[i].Piece)
+		clear(secrets[i].PRF[:])
+	}
+	return out, nil
+}
+
+// Manifest assembles and signs the manifest of a sealed version.
+func Manifest(res *Result, cfg Config, version int64, previous enclave.Digest, owner, format string, steward keys.Signer, made canon.Time) (canon.Signed, *enclave.Manifest, error) {
+	if len(res.Layouts) == 0 {
+		return canon.Signed{}, nil, errors.New("a manifest needs at least one sealed layout")
+	}
+	m := &enclave.Manifest{Dataset: cfg.Schema.Sealing.Dataset, Version: version, Previous: previous, Keyset: cfg.Keyset, Owner: owner,
+		Catalog: cfg.Schema.Catalog(format), Columns: res.Columns, RowsBound: res.RowsBound, Layouts: res.Layouts, By: steward.Name(), Made: made}
+	signed, err := keys.SealWith(steward, enclave.KindManifest, m)
+	return signed, m, err
+}
