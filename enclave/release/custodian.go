@@ -1,0 +1,499 @@
+package release
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/he"
+	"yingzhou.dev/lab/enclave/he/evaluator"
+	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/operators"
+)
+
+// Mirror is a custodian's own copy of the blobs, checked against their digests when they came in.
+type Mirror interface {
+	evaluator.Inputs
+	// Fetch makes the blobs of a layout's vectors available here and checks them; it is quick when they already are.
+	Fetch(ctx context.Context, keyset enclave.Digest, params string, layout *enclave.Layout, vectors []int) error
+	// Damaged re-checks the blobs, names those that are no longer what they should be, and drops what was derived.
+	Damaged(ctx context.Context, blobs []enclave.Digest) []enclave.Digest
+}
+
+// Member is a custodian as the gate and its peers call it.
+type Member interface {
+	Name() string
+	// Records returns ledger records that a caller with the given heights lacks.
+	Records(ctx context.Context, heights map[string]int64) ([]canon.Signed, error)
+	// Commit checks the dossier, executes the plan and charges the budget.
+	Commit(ctx context.Context, b *enclave.Bundle, active []string) error
+	// Share gives the custodian's shares of a stage, once every active custodian has committed. Stage 2 needs stage 1's
+	// shares of all active custodians and yields shares only for cells that pass the cohort rule.
+	Share(ctx context.Context, b *enclave.Bundle, stage int, active []string, first []canon.Signed) (canon.Signed, error)
+	// Endorse signs a release that agrees with the shares, after its log entry.
+	Endorse(ctx context.Context, b *enclave.Bundle, r enclave.Release, proof enclave.LogProof, active []string, first, second []canon.Signed) (canon.Signature, error)
+}
+
+// Config is what a custodian works with. All fields but Clock and Logger are required.
+type Config struct {
+	Dir     string            // own durable state: ledger, stored shares, last seen checkpoint
+	Signer  keys.Signer       // own signing key
+	Keys    keys.Keyring      // own pieces
+	Mirror  Mirror            // own copy of the blobs
+	RootKey ed25519.PublicKey // the lab's root key, pinned
+	Roster  canon.Signed      // roster to start with; a dossier may bring a later one
+	Log     Log
+	Build   BuildFunc
+	Workers int              // goroutines for execution; 0 = 1
+	Clock   func() time.Time // nil = time.Now
+	Logger  *slog.Logger     // nil = slog.Default
+}
+
+// Custodian holds pieces of keysets and decides alone about each opening.
+type Custodian struct {
+	cfg    Config
+	ledger *ledger
+
+	mu       sync.Mutex // serialises everything that decides; peers' Records calls do not take it
+	roster   *operators.Roster
+	follow   *follower
+	peers    map[string]Member
+	sessions map[enclave.Digest]*session
+	settled  int // own log entries that were compared with the ledger
+	greeted  bool
+}
+
+// session keeps what was computed for a plan between the calls of one release.
+type session struct {
+	dossier *Dossier
+	cts     []evaluator.Ciphertext
+	keys    []enclave.Digest // noise key per term
+}
+
+// New opens a custodian's state.
+func New(cfg Config) (*Custodian, error) {
+	switch {
+	case cfg.Dir == "", cfg.Signer == nil, cfg.Keys == nil, cfg.Mirror == nil, cfg.RootKey == nil, cfg.Log == nil, cfg.Build == nil:
+		return nil, errors.New("release: a required field of the custodian's configuration is missing")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	roster, err := operators.OpenRoster(cfg.Roster, cfg.RootKey)
+	if err != nil {
+		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
+	}
+	if err := durable.MkdirAll(filepath.Join(cfg.Dir, "shares"), 0o700); err != nil {
+		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
+	}
+	for _, dir := range []string{cfg.Dir, filepath.Join(cfg.Dir, "shares")} {
+		if err := durable.Sweep(dir); err != nil {
+			return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
+		}
+	}
+	c := &Custodian{cfg: cfg, roster: roster, follow: newFollower(cfg.Dir, cfg.Signer.Name(), cfg.Log), peers: map[string]Member{}, sessions: map[enclave.Digest]*session{}}
+	if c.ledger, err = openLedger(cfg.Dir, cfg.Signer, c.key); err != nil {
+		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
+	}
+	return c, nil
+}
+
+// key finds a custodian's verification key. The roster is replaced only under mu by a later one that root signed.
+func (c *Custodian) key(name string) (ed25519.PublicKey, error) {
+	p, ok := c.roster.Find(name)
+	if !ok || p.Role != operators.RoleCustodian {
+		return nil, fmt.Errorf("%q is not a custodian of the roster", name)
+	}
+	return p.Key(), nil
+}
+
+// Connect tells the custodian how to reach its peers, directly and not through the control plane.
+func (c *Custodian) Connect(peers ...Member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range peers {
+		if p.Name() != c.Name() {
+			c.peers[p.Name()] = p
+		}
+	}
+}
+
+// UseRoster takes over a later roster that the root key signed. An earlier one changes nothing.
+func (c *Custodian) UseRoster(s canon.Signed) error {
+	r, err := operators.OpenRoster(s, c.cfg.RootKey)
+	if err != nil {
+		return fmt.Errorf("custodian %q: %w", c.Name(), err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.Serial > c.roster.Serial {
+		c.roster = r
+	}
+	return nil
+}
+
+// Close ends the custodian's use of its files.
+func (c *Custodian) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.sessions)
+	return c.ledger.close()
+}
+
+// Name is the custodian's name in the roster.
+func (c *Custodian) Name() string { return c.cfg.Signer.Name() }
+
+// Records implements Member. It is all a peer needs to merge ledgers or to restore a lost one.
+func (c *Custodian) Records(_ context.Context, heights map[string]int64) ([]canon.Signed, error) {
+	return c.ledger.since(heights), nil
+}
+
+// Accept takes a dealt piece: opens it, checks it against the keyset's commitment and stores it.
+func (c *Custodian) Accept(ctx context.Context, signed canon.Signed, piece int, sealed []byte, open func(info, sealed []byte) ([]byte, error)) error {
+	c.mu.Lock()
+	roster := c.roster
+	c.mu.Unlock()
+	var ks enclave.Keyset
+	by, err := roster.Verify(signed, enclave.KindKeyset, operators.RoleSteward)
+	if err == nil {
+		err = signed.Open(enclave.KindKeyset, &ks)
+	}
+	if err == nil {
+		err = ks.Validate()
+	}
+	if err != nil {
+		return fmt.Errorf("accepting a key piece: %w", err)
+	}
+	me := slices.Index(ks.Custodians, c.Name())
+	if by.Body != ks.Owner || me < 0 || piece < 0 || piece >= len(ks.Pieces) || !ks.Pieces[piece].Holds(me) {
+		return fmt.Errorf("accepting piece %d of keyset %s: it is not for %q or not from its owner %q", piece, signed.Digest().Short(), c.Name(), ks.Owner)
+	}
+	id := keys.PieceID{Keyset: signed.Digest(), Piece: piece}
+	plain, err := open(keys.PieceInfo(id, c.Name()), sealed)
+	if err != nil {
+		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
+	}
+	defer clear(plain)
+	secret, err := keys.ParsePieceSecret(plain)
+	if err != nil {
+		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
+	}
+	defer clear(secret.Piece)
+	if secret.Commitment() != ks.Pieces[piece].Commitment {
+		return fmt.Errorf("accepting piece %d of keyset %s: it is not the piece that the keyset commits to", piece, id.Keyset.Short())
+	}
+	params, err := he.Compile(ks.Params)
+	if err != nil {
+		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
+	}
+	k, err := he.ParseKeyPiece(params, secret.Piece)
+	if err != nil {
+		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
+	}
+	k.Erase()
+	return c.cfg.Keys.Import(ctx, id, secret)
+}
+
+// refused records a refusal in the ledger and the log, and returns it with this custodian's name. Neither record can
+// turn the refusal into an approval, so their failure is reported and no more.
+func (c *Custodian) refused(ctx context.Context, b *enclave.Bundle, err error) error {
+	var r *Refusal
+	if !errors.As(err, &r) {
+		return fmt.Errorf("custodian %q: %w", c.Name(), err)
+	}
+	r.Custodian = c.Name()
+	now := canon.At(c.cfg.Clock())
+	rec := Record{Type: recordRefusal, Plan: b.Plan.Digest(), Job: jobOf(b), Reason: r.Rule.Error(), At: now}
+	ctx = context.WithoutCancel(ctx) // a refusal must be on record even if the caller has gone
+	subject := b.Plan.Digest()
+	lerr := c.settle(ctx)
+	if lerr == nil { // a ledger that may be behind must not number a record
+		var signed canon.Signed
+		if signed, lerr = c.ledger.append(rec); lerr == nil {
+			subject = signed.Digest()
+		}
+	}
+	if lerr != nil {
+		c.cfg.Logger.ErrorContext(ctx, "refusal not recorded in the ledger", "custodian", c.Name(), "error", lerr)
+	}
+	entry := enclave.Entry{Type: enclave.EntryRefusal, Subject: subject, By: c.Name(), Job: rec.Job, Reason: rec.Reason, At: now}
+	if _, lerr := c.cfg.Log.Append(ctx, entry); lerr != nil {
+		c.cfg.Logger.ErrorContext(ctx, "refusal not announced in the log", "custodian", c.Name(), "error", lerr)
+	}
+	return r
+}
+
+func jobOf(b *enclave.Bundle) string {
+	var r enclave.Receipt
+	if b.Receipt.Open(enclave.KindReceipt, &r) != nil {
+		return ""
+	}
+	return r.Job
+}
+
+// settle makes sure that the ledger is not an old copy before anything is written to it. Peers hold this custodian's
+// records too: the first time, it takes over what they have. If the log then still shows charges that this custodian
+// announced and its ledger lacks, all peers must be heard; what none of them has was announced and never committed.
+func (c *Custodian) settle(ctx context.Context) error {
+	if err := c.ledger.healthy(); err != nil {
+		return err
+	}
+	keys, err := LogKeys(c.roster)
+	if err != nil {
+		return err
+	}
+	if err := c.follow.advance(ctx, keys); err != nil {
+		return refuse(ErrLogFork, "log cannot be followed").because(err)
+	}
+	lacks := func() bool {
+		return slices.ContainsFunc(c.follow.own[c.settled:], func(d enclave.Digest) bool { return !c.ledger.has(c.Name(), d) })
+	}
+	if c.greeted && !lacks() {
+		c.settled = len(c.follow.own)
+		return nil
+	}
+	var silent error
+	for name, peer := range c.peers {
+		records, err := peer.Records(ctx, c.ledger.heights())
+		if err != nil {
+			silent = errors.Join(silent, fmt.Errorf("custodian %q: %w", name, err))
+			continue
+		}
+		if err := c.ledger.commit(records...); err != nil {
+			return refuse(ErrLedger, "records from %q", name).because(err)
+		}
+	}
+	if silent != nil && lacks() {
+		return refuse(ErrLedger, "the log shows charges of this custodian that its ledger lacks, as after a restore; it needs all its peers once").because(silent)
+	}
+	c.settled, c.greeted = len(c.follow.own), true
+	return nil
+}
+
+// examine checks a dossier against everything this custodian knows, now. Every call of a release runs it again, so a
+// revocation between two stages stops the second.
+func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, error) {
+	d, err := Check(b, c.cfg.RootKey, c.cfg.Build, c.cfg.Clock())
+	if err != nil {
+		return nil, err
+	}
+	if d.Roster.Serial < c.roster.Serial {
+		return nil, refuse(ErrDossier, "roster %d is older than %d, which is known here", d.Roster.Serial, c.roster.Serial)
+	}
+	c.roster = d.Roster
+	if err := c.settle(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.follow.check(d.Checkpoint); err != nil {
+		return nil, refuse(ErrLogFork, "proofs lead to another log").because(err)
+	}
+	shown := map[enclave.Digest]bool{}
+	for _, s := range b.Statements {
+		shown[s.Digest()] = true
+	}
+	for _, s := range c.follow.statements {
+		if !shown[s] {
+			return nil, refuse(ErrUnauthorized, "statement %s is in the log but the dossier keeps it back", s)
+		}
+	}
+	me := slices.Index(d.Keyset.Custodians, c.Name())
+	if me < 0 {
+		return nil, refuse(ErrForeignKeyset, "keyset %s was not dealt to this custodian", d.KeysetSum.Short())
+	}
+	s := c.sessions[d.PlanDigest]
+	if s == nil {
+		if s, err = c.execute(ctx, d); err != nil {
+			return nil, err
+		}
+		c.sessions[d.PlanDigest] = s
+	}
+	s.dossier = d
+	return s, nil
+}
+
+// execute computes the plan from the custodian's own mirror and compares the digest.
+func (c *Custodian) execute(ctx context.Context, d *Dossier) (*session, error) {
+	params, err := he.Compile(d.Keyset.Params)
+	if err != nil || d.Plan.Params != d.Keyset.Params {
+		return nil, refuse(ErrPlanMismatch, "plan is for parameter set %q, keyset for %q", d.Plan.Params, d.Keyset.Params).because(err)
+	}
+	inputs, vectors := d.Layout.Inputs(d.Terms)
+	if err := c.cfg.Mirror.Fetch(ctx, d.KeysetSum, d.Keyset.Params, d.Layout, vectors); err != nil {
+		if errors.Is(err, enclave.ErrBlob) || errors.Is(err, evaluator.ErrBlobFormat) {
+			return nil, refuse(ErrForeignKeyset, "a blob is not what the manifest says").because(err)
+		}
+		return nil, fmt.Errorf("mirroring inputs: %w", err)
+	}
+	cts, err := evaluator.Evaluate(ctx, params.Params, d.Layout, d.Terms, c.cfg.Mirror, max(1, c.cfg.Workers), nil)
+	if err != nil {
+		return nil, fmt.Errorf("executing plan %s: %w", d.PlanDigest.Short(), err)
+	}
+	if got := evaluator.OutputDigest(cts); got != d.Receipt.Output {
+		r := refuse(ErrOutput, "receipt of node %q says %s, this custodian computes %s", d.Receipt.By, d.Receipt.Output.Short(), got.Short())
+		if bad := c.cfg.Mirror.Damaged(ctx, inputs); len(bad) > 0 {
+			r.Text += fmt.Sprintf("; this custodian's own copies of %v are damaged and must be fetched again", bad)
+		}
+		return nil, r
+	}
+	s := &session{cts: cts}
+	for _, t := range d.Terms {
+		s.keys = append(s.keys, d.Plan.NoiseKey(&d.Manifest, t))
+	}
+	return s, nil
+}
+
+// Commit implements Member.
+func (c *Custodian) Commit(ctx context.Context, b *enclave.Bundle, active []string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, err := c.examine(ctx, b)
+	if err == nil {
+		err = c.charge(ctx, s, active)
+	}
+	if err != nil {
+		return c.refused(ctx, b, err)
+	}
+	return nil
+}
+
+func (c *Custodian) checkActive(d *Dossier, active []string) *Refusal {
+	if len(active) < d.Keyset.Quorum || !slices.IsSorted(active) || len(slices.Compact(slices.Clone(active))) != len(active) || !slices.Contains(active, c.Name()) {
+		return refuse(ErrNotCommitted, "active custodians %q are not a sorted quorum of %d that includes this one", active, d.Keyset.Quorum)
+	}
+	for _, name := range active {
+		if !slices.Contains(d.Keyset.Custodians, name) {
+			return refuse(ErrNotCommitted, "%q is not a custodian of keyset %s", name, d.KeysetSum.Short())
+		}
+	}
+	return nil
+}
+
+// merge takes over the active peers' records, and this custodian's own that only they still have.
+func (c *Custodian) merge(ctx context.Context, active []string) error {
+	for _, name := range active {
+		if name == c.Name() {
+			continue
+		}
+		peer := c.peers[name]
+		if peer == nil {
+			return fmt.Errorf("no connection to custodian %q", name)
+		}
+		records, err := peer.Records(ctx, c.ledger.heights())
+		if err != nil {
+			return fmt.Errorf("reading the ledger of custodian %q: %w", name, err)
+		}
+		if err := c.ledger.commit(records...); err != nil {
+			return refuse(ErrLedger, "records from %q", name).because(err)
+		}
+	}
+	return nil
+}
+
+func (c *Custodian) charge(ctx context.Context, s *session, active []string) error {
+	d := s.dossier
+	if r := c.checkActive(d, active); r != nil {
+		return r
+	}
+	if err := c.merge(ctx, active); err != nil {
+		return err
+	}
+	charge := &Charge{Keyset: d.KeysetSum, Epoch: d.Keyset.Epoch, Scenario: d.Plan.Scenario}
+	newOpenings, r := c.price(s, charge)
+	if r != nil {
+		return r
+	}
+	if old, ok := c.ledger.charged(d.PlanDigest); ok && old.by[c.Name()] {
+		return nil // a repeated request: committed before
+	}
+	if r := c.afford(d, charge.DatasetMicro, charge.ScenarioMicro, newOpenings); r != nil {
+		return r
+	}
+	rec, err := c.ledger.prepare(Record{Type: recordCharge, Plan: d.PlanDigest, Job: d.Receipt.Job, Charge: charge, At: canon.At(c.cfg.Clock())})
+	if err != nil {
+		return err
+	}
+	entry := enclave.Entry{Type: enclave.EntryCharge, Subject: rec.Digest(), By: c.Name(), Job: d.Receipt.Job, At: canon.At(c.cfg.Clock())}
+	if _, err := c.cfg.Log.Append(ctx, entry); err != nil {
+		return fmt.Errorf("announcing a charge in the log: %w", err)
+	}
+	return c.ledger.commit(rec)
+}
+
+// price lists what the plan opens and what it costs beyond what was asked before. A measure whose every noise key the
+// dataset has already paid for in this epoch is free for the dataset; for a scenario, once that scenario has paid.
+func (c *Custodian) price(s *session, charge *Charge) (newOpenings int64, _ *Refusal) {
+	d := s.dossier
+	datasetPays := make([]bool, len(d.Plan.Measures))
+	scenarioPays := make([]bool, len(d.Plan.Measures))
+	counted := map[enclave.Digest]bool{}
+	for i, t := range d.Terms {
+		have, ok := c.ledger.lookup(s.keys[i])
+		if ok && have.ciphertext != s.cts[i].Digest {
+			return 0, refuse(ErrSecondCiphertext, "term %d: ciphertext %s, committed was %s", i, s.cts[i].Digest.Short(), have.ciphertext.Short())
+		}
+		if !ok {
+			datasetPays[t.Measure] = true
+			if !counted[s.keys[i]] {
+				counted[s.keys[i]] = true
+				newOpenings++
+			}
+		}
+		if !ok || !have.scenarios[d.Plan.Scenario] {
+			scenarioPays[t.Measure] = true
+		}
+		charge.Opens = append(charge.Opens, Opening{Key: s.keys[i], Ciphertext: s.cts[i].Digest})
+	}
+	for i, me := range d.Plan.Measures {
+		if datasetPays[i] {
+			charge.DatasetMicro += me.EpsilonMicro
+		}
+		if scenarioPays[i] {
+			charge.ScenarioMicro += me.EpsilonMicro
+		}
+	}
+	return newOpenings, nil
+}
+
+// afford checks the budgets of dataset, scenario and scenario-on-dataset, and the cap on openings.
+func (c *Custodian) afford(d *Dossier, dataset, scenario, openings int64) *Refusal {
+	_, limit, ok := d.Grant.Dataset(d.Plan.Dataset)
+	if !ok {
+		return refuse(ErrUnauthorized, "grant does not cover dataset %q", d.Plan.Dataset)
+	}
+	spent, ofScenario, all := c.ledger.spent(d.KeysetSum, d.Keyset.Epoch, d.Plan.Scenario)
+	for _, b := range []struct {
+		what               string
+		spent, cost, limit int64
+	}{
+		{"dataset " + d.Plan.Dataset, spent, dataset, d.Keyset.BudgetMicro},
+		{"the scenario on dataset " + d.Plan.Dataset, ofScenario, scenario, limit.EpsilonMicro},
+		{"the scenario", all, scenario, d.Grant.EpsilonMicro},
+	} {
+		if b.cost > b.limit-b.spent {
+			return refuse(ErrBudget, "%s has ε %s of %s left, this job costs %s", b.what, micro(b.limit-b.spent), micro(b.limit), micro(b.cost))
+		}
+	}
+	set, err := enclave.LookupParams(d.Keyset.Params)
+	if err != nil {
+		return refuse(ErrPlanMismatch, "parameters").because(err)
+	}
+	limitOpen := set.OpeningCap(len(d.Keyset.Pieces))
+	if used := c.ledger.openings(d.KeysetSum); openings > limitOpen-used {
+		return refuse(ErrOpenings, "keyset %s may open %d more ciphertexts, this job wants %d; the owner must deal a new keyset", d.KeysetSum.Short(), limitOpen-used, openings)
+	}
+	return nil
+}
+
+func micro(v int64) string { return enclave.FormatScaled(v, 6) }

@@ -1,0 +1,284 @@
+package release
+
+import (
+	"crypto/ed25519"
+	"slices"
+	"time"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/operators"
+)
+
+// BuildFunc rebuilds a plan from what it rests on. It is sandbox/plan.Build, handed in so that imports go one way; it
+// must be pure.
+type BuildFunc func(q Question) (*enclave.Plan, error)
+
+// Question is everything a plan is a function of.
+type Question struct {
+	Query          string
+	EpsilonMicro   int64
+	Grant          *operators.Grant
+	GrantDigest    enclave.Digest
+	Keyset         *enclave.Keyset
+	KeysetDigest   enclave.Digest
+	Manifest       *enclave.Manifest
+	ManifestDigest enclave.Digest
+}
+
+// Dossier is a bundle that was checked: parsed artefacts that fit together.
+type Dossier struct {
+	Roster   *operators.Roster
+	Grant    operators.Grant
+	Keyset   enclave.Keyset
+	Manifest enclave.Manifest
+	Layout   *enclave.Layout
+	Plan     enclave.Plan
+	Receipt  enclave.Receipt
+	Cells    []enclave.Cell
+	Terms    []enclave.Term
+
+	PlanDigest enclave.Digest
+	KeysetSum  enclave.Digest
+	Checkpoint enclave.Checkpoint // latest that a proof led to
+	CheckText  string
+	Keys       enclave.LogKeys
+}
+
+// Check verifies everything about a job that signatures, pure rules and the log can show, at the given time: the whole
+// chain up to the Receipt. Custodians run it before they take part and anyone may run it offline afterwards. It does
+// not execute the plan. The error is a *Refusal without a custodian's name.
+func Check(b *enclave.Bundle, root ed25519.PublicKey, build BuildFunc, now time.Time) (*Dossier, error) {
+	d := &Dossier{PlanDigest: b.Plan.Digest()}
+	steps := []func(*enclave.Bundle) *Refusal{
+		func(b *enclave.Bundle) *Refusal { return d.roster(b, root) },
+		d.data,
+		func(b *enclave.Bundle) *Refusal { return d.grant(b, root, now) },
+		func(b *enclave.Bundle) *Refusal { return d.plan(b, build) },
+		d.receipt,
+		d.logged,
+	}
+	for _, step := range steps {
+		if r := step(b); r != nil {
+			return nil, r
+		}
+	}
+	return d, nil
+}
+
+func (d *Dossier) roster(b *enclave.Bundle, root ed25519.PublicKey) *Refusal {
+	r, err := operators.OpenRoster(b.Roster, root)
+	if err != nil {
+		return refuse(ErrDossier, "roster").because(err)
+	}
+	d.Roster = r
+	if d.Keys, err = LogKeys(r); err != nil {
+		return refuse(ErrDossier, "roster's log keys").because(err)
+	}
+	return nil
+}
+
+// data checks manifest and keyset: both signed by a steward of one and the same agency.
+func (d *Dossier) data(b *enclave.Bundle) *Refusal {
+	by, err := d.Roster.VerifyPast(b.Manifest, enclave.KindManifest, operators.RoleSteward)
+	if err != nil {
+		return refuse(ErrDossier, "manifest").because(err)
+	}
+	if err := b.Manifest.Open(enclave.KindManifest, &d.Manifest); err != nil {
+		return refuse(ErrDossier, "manifest").because(err)
+	}
+	if by.Body != d.Manifest.Owner {
+		return refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", d.Manifest.Owner, by.Name, by.Body)
+	}
+	for _, signed := range b.Keysets {
+		if signed.Digest() != d.Manifest.Keyset {
+			continue
+		}
+		by, err := d.Roster.VerifyPast(signed, enclave.KindKeyset, operators.RoleSteward)
+		if err != nil {
+			return refuse(ErrDossier, "keyset").because(err)
+		}
+		if err := signed.Open(enclave.KindKeyset, &d.Keyset); err != nil {
+			return refuse(ErrDossier, "keyset").because(err)
+		}
+		if by.Body != d.Keyset.Owner || d.Keyset.Owner != d.Manifest.Owner || d.Keyset.Dataset != d.Manifest.Dataset {
+			return refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q signed for dataset %q of %q", d.Manifest.Dataset,
+				d.Manifest.Owner, d.Manifest.Keyset.Short(), by.Name, d.Keyset.Dataset, d.Keyset.Owner)
+		}
+		if err := d.Keyset.Validate(); err != nil {
+			return refuse(ErrForeignKeyset, "keyset").because(err)
+		}
+		d.KeysetSum = signed.Digest()
+		return nil
+	}
+	return refuse(ErrDossier, "keyset %s of the manifest is not in the dossier", d.Manifest.Keyset)
+}
+
+// owners maps every dataset of the scenario to the agency that signed its keyset.
+func (d *Dossier) owners(b *enclave.Bundle) (map[string]string, *Refusal) {
+	out := map[string]string{}
+	for _, signed := range b.Keysets {
+		var ks enclave.Keyset
+		by, err := d.Roster.VerifyPast(signed, enclave.KindKeyset, operators.RoleSteward)
+		if err == nil {
+			err = signed.Open(enclave.KindKeyset, &ks)
+		}
+		if err != nil {
+			return nil, refuse(ErrDossier, "keyset %s", signed.Digest().Short()).because(err)
+		}
+		if by.Body != ks.Owner {
+			return nil, refuse(ErrForeignKeyset, "keyset of %q was signed by %q of %q", ks.Owner, by.Name, by.Body)
+		}
+		if other, ok := out[ks.Dataset]; ok && other != ks.Owner {
+			return nil, refuse(ErrForeignKeyset, "two agencies, %q and %q, claim dataset %q", other, ks.Owner, ks.Dataset)
+		}
+		out[ks.Dataset] = ks.Owner
+	}
+	return out, nil
+}
+
+func (d *Dossier) grant(b *enclave.Bundle, root ed25519.PublicKey, now time.Time) *Refusal {
+	var claimed operators.Grant
+	if err := b.Grant.Open(operators.KindGrant, &claimed); err != nil {
+		return refuse(ErrDossier, "grant").because(err)
+	}
+	owners, r := d.owners(b)
+	if r != nil {
+		return r
+	}
+	analyst, err := d.Roster.Signer(b.Plan, enclave.KindPlan, operators.RoleAnalyst)
+	if err != nil {
+		return refuse(ErrUnauthorized, "plan must be signed by the analyst who asks").because(err)
+	}
+	g, err := operators.Authorize(operators.Statements{Roster: b.Roster, RootKey: root, All: b.Statements, Owners: owners},
+		operators.Request{Operator: claimed.Operator, Scenario: claimed.Scenario, Analyst: analyst.Name, Now: now})
+	if err != nil {
+		return refuse(ErrUnauthorized, "scenario %s", claimed.Scenario.Short()).because(err)
+	}
+	if canon.DigestOf(g) != b.Grant.Digest() {
+		return refuse(ErrUnauthorized, "grant %s is not what the statements give, %s", b.Grant.Digest().Short(), canon.DigestOf(g).Short())
+	}
+	d.Grant = *g
+	return nil
+}
+
+func (d *Dossier) plan(b *enclave.Bundle, build BuildFunc) *Refusal {
+	if err := b.Plan.Open(enclave.KindPlan, &d.Plan); err != nil {
+		return refuse(ErrDossier, "plan").because(err)
+	}
+	again, err := build(Question{Query: d.Plan.Query, EpsilonMicro: d.Plan.AskedMicro, Grant: &d.Grant, GrantDigest: b.Grant.Digest(),
+		Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Manifest: &d.Manifest, ManifestDigest: b.Manifest.Digest()})
+	if err != nil {
+		return refuse(ErrPlanMismatch, "query is refused here").because(err)
+	}
+	if sum := canon.DigestOf(again); sum != d.PlanDigest {
+		return refuse(ErrPlanMismatch, "plan %s, rebuilt %s", d.PlanDigest.Short(), sum.Short())
+	}
+	if d.Layout, _ = d.Manifest.Layout(d.Plan.Layout); d.Layout == nil {
+		return refuse(ErrPlanMismatch, "manifest has no layout %q", d.Plan.Layout)
+	}
+	if d.Cells, d.Terms, err = d.Plan.Expand(&d.Manifest); err != nil {
+		return refuse(ErrPlanMismatch, "plan").because(err)
+	}
+	return nil
+}
+
+func (d *Dossier) receipt(b *enclave.Bundle) *Refusal {
+	if _, err := d.Roster.VerifyPast(b.Receipt, enclave.KindReceipt, operators.RoleNode); err != nil {
+		return refuse(ErrReceipt, "signature").because(err)
+	}
+	if err := b.Receipt.Open(enclave.KindReceipt, &d.Receipt); err != nil {
+		return refuse(ErrReceipt, "content").because(err)
+	}
+	inputs, _ := d.Layout.Inputs(d.Terms)
+	switch {
+	case d.Receipt.Plan != d.PlanDigest:
+		return refuse(ErrReceipt, "it is for plan %s, not %s", d.Receipt.Plan.Short(), d.PlanDigest.Short())
+	case !slices.Contains(d.Grant.Workers, d.Receipt.Worker):
+		return refuse(ErrReceipt, "worker %s was not approved for the scenario; approved are %v", d.Receipt.Worker, d.Grant.Workers)
+	case d.Receipt.Terms != int64(len(d.Terms)):
+		return refuse(ErrReceipt, "it has %d terms, the plan %d", d.Receipt.Terms, len(d.Terms))
+	case !slices.Equal(d.Receipt.Inputs, inputs):
+		return refuse(ErrReceipt, "its inputs are not the plan's")
+	}
+	return nil
+}
+
+// logged insists on an entry of the right type for everything the job rests on.
+func (d *Dossier) logged(b *enclave.Bundle) *Refusal {
+	proven, r := d.proofs(b)
+	if r != nil {
+		return r
+	}
+	need := map[enclave.Digest]string{
+		b.Roster.Digest(): enclave.EntryRoster, b.Manifest.Digest(): enclave.EntryManifest,
+		d.PlanDigest: enclave.EntryPlan, b.Receipt.Digest(): enclave.EntryReceipt,
+	}
+	for _, s := range b.Keysets {
+		need[s.Digest()] = enclave.EntryKeyset
+	}
+	for _, s := range append([]enclave.Digest{d.Grant.Scenario, d.Grant.License}, append(d.Grant.Consents, d.Grant.Approvals...)...) {
+		need[s] = enclave.EntryStatement
+	}
+	for subject, kind := range need {
+		if !proven[entryKey{subject, kind}] {
+			return refuse(ErrNotLogged, "no proof that %s %s was logged", kind, subject)
+		}
+	}
+	return nil
+}
+
+type entryKey struct {
+	subject enclave.Digest
+	kind    string
+}
+
+func (d *Dossier) proofs(b *enclave.Bundle) (map[entryKey]bool, *Refusal) {
+	proven := map[entryKey]bool{}
+	for _, p := range b.Proofs {
+		e, cp, err := p.Check(d.Keys)
+		if err != nil {
+			return nil, refuse(ErrNotLogged, "proof of entry %d", p.Index).because(err)
+		}
+		proven[entryKey{e.Subject, e.Type}] = true
+		if cp.Size > d.Checkpoint.Size {
+			d.Checkpoint, d.CheckText = cp, p.Checkpoint
+		}
+	}
+	return proven, nil
+}
+
+// CheckRelease verifies a finished release as anyone can, offline: the chain at the time of the release, a quorum of
+// custodians' signatures, and the release's own log entry.
+func CheckRelease(b *enclave.Bundle, root ed25519.PublicKey, build BuildFunc) (*Dossier, *enclave.Release, error) {
+	var rel enclave.Release
+	if err := b.Release.Open(enclave.KindRelease, &rel); err != nil {
+		return nil, nil, refuse(ErrRelease, "content").because(err)
+	}
+	d, err := Check(b, root, build, rel.Made.Time)
+	if err != nil {
+		return nil, nil, err
+	}
+	if rel.Plan != d.PlanDigest || rel.Receipt != b.Receipt.Digest() || rel.Grant != b.Grant.Digest() || rel.Manifest != b.Manifest.Digest() ||
+		rel.Keyset != d.KeysetSum || rel.Scenario != d.Plan.Scenario || rel.Operator != d.Plan.Operator || rel.Job != d.Receipt.Job {
+		return nil, nil, refuse(ErrRelease, "it names other artefacts than the bundle holds")
+	}
+	var signers []string
+	for _, name := range d.Keyset.Custodians {
+		p, ok := d.Roster.Find(name)
+		if ok && p.Role == operators.RoleCustodian && b.Release.Verify(name, p.Key()) == nil {
+			signers = append(signers, name)
+		}
+	}
+	if len(signers) < d.Keyset.Quorum {
+		return nil, nil, refuse(ErrRelease, "%d valid custodian signatures, %d are needed", len(signers), d.Keyset.Quorum)
+	}
+	proven, r := d.proofs(b)
+	if r != nil {
+		return nil, nil, r
+	}
+	if !proven[entryKey{b.Release.Digest(), enclave.EntryRelease}] {
+		return nil, nil, refuse(ErrNotLogged, "no proof that release %s was logged", b.Release.Digest())
+	}
+	return d, &rel, nil
+}

@@ -1,0 +1,255 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/operators"
+)
+
+// Outcome is what leaves the gate: the release with a quorum of signatures, the table sealed to the analyst who asked,
+// and the proof of the release's log entry.
+type Outcome struct {
+	Release canon.Signed
+	Sealed  []byte
+	Proof   enclave.LogProof
+}
+
+// Stages of a release, as Lead reports them.
+const (
+	StageCommit  = "commit"  // dossier checked, plan executed, budget charged
+	StageCounts  = "counts"  // counts opened
+	StageValues  = "values"  // other measures of the cells that passed opened
+	StageEndorse = "endorse" // table agreed on and signed
+)
+
+// Endorse implements Member.
+func (c *Custodian) Endorse(ctx context.Context, b *enclave.Bundle, r enclave.Release, proof enclave.LogProof, active []string, first, second []canon.Signed) (canon.Signature, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sig, err := c.endorse(ctx, b, r, proof, active, first, second)
+	if err != nil {
+		return canon.Signature{}, c.refused(ctx, b, err)
+	}
+	return sig, nil
+}
+
+func (c *Custodian) endorse(ctx context.Context, b *enclave.Bundle, r enclave.Release, proof enclave.LogProof, active []string, first, second []canon.Signed) (canon.Signature, error) {
+	s, err := c.examine(ctx, b)
+	if err != nil {
+		return canon.Signature{}, err
+	}
+	if err := c.committed(ctx, s, active); err != nil {
+		return canon.Signature{}, err
+	}
+	_, mine, err := c.outcome(ctx, s, active, first, second)
+	if err != nil {
+		return canon.Signature{}, err
+	}
+	if canon.DigestOf(r) != canon.DigestOf(mine) {
+		return canon.Signature{}, refuse(ErrRelease, "gate says %s, this custodian has %s", canon.DigestOf(r).Short(), canon.DigestOf(mine).Short())
+	}
+	entry, _, err := proof.Check(s.dossier.Keys)
+	if err != nil || entry.Type != enclave.EntryRelease || entry.Subject != canon.DigestOf(r) {
+		return canon.Signature{}, refuse(ErrNotLogged, "release %s", canon.DigestOf(r).Short()).because(err)
+	}
+	if _, done := c.ledger.released(s.dossier.PlanDigest); !done {
+		if _, err := c.ledger.append(Record{Type: recordRelease, Plan: s.dossier.PlanDigest, Job: r.Job, Release: canon.DigestOf(r), At: canon.At(c.cfg.Clock())}); err != nil {
+			return canon.Signature{}, err
+		}
+	}
+	delete(c.sessions, s.dossier.PlanDigest)
+	return c.cfg.Signer.Sign(enclave.KindRelease, canon.MustMarshal(r))
+}
+
+// Lead runs a release as the gate: this custodian asks the members, combines their shares, applies disclosure control
+// and seals the result. Any custodian may lead; all of them check everything the leader says. It can be repeated after
+// any failure and gives the same bytes. step, which may be nil, hears of each stage as it starts.
+func (c *Custodian) Lead(ctx context.Context, b *enclave.Bundle, members []Member, step func(stage string)) (*Outcome, error) {
+	if step == nil {
+		step = func(string) {}
+	}
+	step(StageCommit)
+	active, err := c.gather(ctx, b, members)
+	if err != nil {
+		return nil, err
+	}
+	names := namesOf(active)
+	step(StageCounts)
+	first, err := shareAll(ctx, b, active, names, 1, nil)
+	if err != nil {
+		return nil, err
+	}
+	s, second, err := c.second(ctx, b, active, names, first, step)
+	if err != nil {
+		return nil, err
+	}
+	step(StageEndorse)
+	table, rel, err := c.outcomeLocked(ctx, s, names, first, second)
+	if err != nil {
+		return nil, c.refusedLocked(ctx, b, err)
+	}
+	entry := enclave.Entry{Type: enclave.EntryRelease, Subject: canon.DigestOf(rel), By: c.Name(), Job: rel.Job, At: canon.At(c.cfg.Clock())}
+	proofs, err := c.cfg.Log.Append(ctx, entry)
+	if err != nil {
+		return nil, fmt.Errorf("announcing the release in the log: %w", err)
+	}
+	signed := canon.Signed{Kind: enclave.KindRelease, Body: canon.MustMarshal(rel)}
+	sigs := make([]canon.Signature, len(active))
+	g, gctx := errgroup.WithContext(ctx)
+	for i, m := range active {
+		g.Go(func() (err error) {
+			sigs[i], err = m.Endorse(gctx, b, *rel, proofs[0], names, first, second)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	signed.Sigs = sigs
+	sealed, err := c.sealTable(s.dossier, b, table, signed.Digest())
+	if err != nil {
+		return nil, err
+	}
+	return &Outcome{Release: signed, Sealed: sealed, Proof: proofs[0]}, nil
+}
+
+// second opens stage 2, where there is anything to open.
+func (c *Custodian) second(ctx context.Context, b *enclave.Bundle, active []Member, names []string, first []canon.Signed, step func(string)) (*session, []canon.Signed, error) {
+	c.mu.Lock()
+	s, err := c.examine(ctx, b)
+	var any bool
+	if err == nil {
+		var counts []int64
+		if counts, err = c.tally(ctx, s, 1, nil, names, first); err == nil {
+			keep, _ := c.decide(s.dossier, counts)
+			any = len(s.dossier.terms(2, keep)) > 0
+		}
+	}
+	if err != nil {
+		err = c.refused(ctx, b, err)
+	}
+	c.mu.Unlock()
+	if err != nil || !any {
+		return s, nil, err
+	}
+	step(StageValues)
+	second, err := shareAll(ctx, b, active, names, 2, first)
+	return s, second, err
+}
+
+func (c *Custodian) outcomeLocked(ctx context.Context, s *session, active []string, first, second []canon.Signed) (*enclave.Table, *enclave.Release, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.outcome(ctx, s, active, first, second)
+}
+
+func (c *Custodian) refusedLocked(ctx context.Context, b *enclave.Bundle, err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused(ctx, b, err)
+}
+
+// gather has the members commit. Whoever cannot be reached or refuses is left out and the others commit again under the
+// smaller list, as long as a quorum remains; committing twice charges once.
+func (c *Custodian) gather(ctx context.Context, b *enclave.Bundle, members []Member) ([]Member, error) {
+	quorum := c.quorum(b)
+	members = slices.Clone(members)
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Name(), b.Name()) })
+	var lost []error
+	active := slices.DeleteFunc(members, func(m Member) bool {
+		_, err := m.Records(ctx, c.ledger.heights())
+		if err != nil {
+			lost = append(lost, fmt.Errorf("custodian %q cannot be reached: %w", m.Name(), err))
+		}
+		return err != nil
+	})
+	for len(active) >= quorum {
+		errs := make([]error, len(active))
+		var wg sync.WaitGroup
+		for i, m := range active {
+			wg.Go(func() { errs[i] = m.Commit(ctx, b, namesOf(active)) })
+		}
+		wg.Wait()
+		var willing []Member
+		for i, err := range errs {
+			if err == nil {
+				willing = append(willing, active[i])
+			} else {
+				lost = append(lost, err)
+			}
+		}
+		if len(willing) == len(active) {
+			return active, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		active = willing
+	}
+	return nil, &QuorumError{Have: len(active), Need: quorum, Causes: lost}
+}
+
+// QuorumError says that too few custodians took part, and what each of the others said.
+type QuorumError struct {
+	Have, Need int
+	Causes     []error
+}
+
+func (e *QuorumError) Error() string {
+	return fmt.Sprintf("%d custodians agree, %d are needed: %v", e.Have, e.Need, errors.Join(e.Causes...))
+}
+
+func (e *QuorumError) Unwrap() []error { return e.Causes }
+
+func (c *Custodian) quorum(b *enclave.Bundle) int {
+	var m enclave.Manifest
+	if b.Manifest.Open(enclave.KindManifest, &m) == nil {
+		for _, s := range b.Keysets {
+			var ks enclave.Keyset
+			if s.Digest() == m.Keyset && s.Open(enclave.KindKeyset, &ks) == nil {
+				return max(1, ks.Quorum) // only steers whom to ask: each custodian checks the quorum itself
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.roster.Quorum
+}
+
+func shareAll(ctx context.Context, b *enclave.Bundle, active []Member, names []string, stage int, first []canon.Signed) ([]canon.Signed, error) {
+	sets := make([]canon.Signed, len(active))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, m := range active {
+		g.Go(func() (err error) {
+			sets[i], err = m.Share(ctx, b, stage, names, first)
+			return err
+		})
+	}
+	return sets, g.Wait()
+}
+
+func (c *Custodian) sealTable(d *Dossier, b *enclave.Bundle, table *enclave.Table, rel enclave.Digest) ([]byte, error) {
+	analyst, err := d.Roster.Signer(b.Plan, enclave.KindPlan, operators.RoleAnalyst)
+	if err != nil {
+		return nil, err
+	}
+	return keys.SealTo(analyst.HPKE, keys.TableInfo(rel), canon.MustMarshal(table))
+}
+
+func namesOf(members []Member) []string {
+	out := make([]string, len(members))
+	for i, m := range members {
+		out[i] = m.Name()
+	}
+	return out
+}

@@ -1,0 +1,127 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/he/evaluator"
+	"yingzhou.dev/lab/enclave/store"
+)
+
+// Mirrored is a node's copy of blobs taken from another store: a custodian's, or that of the node which runs workers.
+// Every blob is hashed on its way in, parsed, compared with its manifest and, for rows, expanded once.
+type Mirrored struct {
+	own   *store.Store
+	from  *store.Store
+	files *evaluator.Files
+}
+
+// NewMirror keeps copies in own of blobs taken from from. The two may be the same store: then nothing is copied, but
+// everything is still checked once.
+func NewMirror(own, from *store.Store) *Mirrored {
+	return &Mirrored{own: own, from: from, files: evaluator.NewFiles(func(d enclave.Digest, kind string) string {
+		if kind == evaluator.KindBlob {
+			return own.Path(d)
+		}
+		return own.DerivedPath(d, kind)
+	})}
+}
+
+// checkedKind marks a blob that was checked here: an empty-but-one-byte derived file.
+const checkedKind = "checked"
+
+// Fetch implements Mirror.
+func (m *Mirrored) Fetch(ctx context.Context, keyset enclave.Digest, params string, layout *enclave.Layout, vectors []int) error {
+
+	for _, i := range vectors {
+		v := layout.Vectors[i]
+		if err := m.own.Copy(ctx, m.from, v.Blob); err != nil {
+			return fmt.Errorf("vector %q: %w", v.Name, err)
+		}
+		b, err := m.files.Blob(v.Blob)
+		if err != nil {
+			return fmt.Errorf("vector %q: %w", v.Name, err)
+		}
+		if err := b.Matches(keyset, params, layout.Kind, v); err != nil {
+			return err
+		}
+		if err := m.ingest(ctx, b, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ingest does once what makes a blob ready: hash it (if it was not copied here, which hashes too), scan its residues
+// and expand it.
+func (m *Mirrored) ingest(ctx context.Context, b *evaluator.Blob, v enclave.Vector) error {
+	err := m.own.Derive(v.Blob, checkedKind, 1, func(w io.WriterAt) error {
+		if m.own == m.from {
+			if err := m.own.Verify(ctx, v.Blob); err != nil {
+				return err
+			}
+		}
+		if err := b.CheckReduced(); err != nil {
+			return err
+		}
+		_, err := w.WriteAt([]byte{1}, 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if b.Header.Layout != enclave.Rows {
+		return nil
+	}
+	return m.own.Derive(v.Blob, evaluator.KindPanel, b.Params.PanelBytes(b.Chunks), b.Expand)
+}
+
+// Blob implements evaluator.Inputs.
+func (m *Mirrored) Blob(d enclave.Digest) (*evaluator.Blob, error) { return m.files.Blob(d) }
+
+// Panel implements evaluator.Inputs.
+func (m *Mirrored) Panel(d enclave.Digest) (*evaluator.Panel, error) {
+	b, err := m.files.Blob(d)
+	if err != nil {
+		return nil, err
+	}
+	return m.files.Panel(b.Params, d)
+}
+
+// Path is where a blob or its panel lies, for staging a job's inputs.
+func (m *Mirrored) Path(d enclave.Digest, layout string) string {
+	if layout == enclave.Rows {
+		return m.own.DerivedPath(d, evaluator.KindPanel)
+	}
+	return m.own.Path(d)
+}
+
+// Damaged implements Mirror: it hashes the blobs again and drops everything derived from them, so that a panel that
+// went bad is expanded afresh at the next attempt. A bad blob is deleted here, to be copied and checked again.
+func (m *Mirrored) Damaged(ctx context.Context, blobs []enclave.Digest) []enclave.Digest {
+	var bad []enclave.Digest
+	for _, d := range blobs {
+		err := m.own.Verify(ctx, d)
+		if cerr := ctx.Err(); cerr != nil {
+			return bad
+		}
+		drop := []error{m.files.Forget(d), m.own.DropDerived(d, evaluator.KindPanel), m.own.DropDerived(d, checkedKind)}
+		if err != nil {
+			bad = append(bad, d)
+			if m.own != m.from {
+				drop = append(drop, m.own.Delete(d))
+			}
+		}
+		if errors.Join(drop...) != nil {
+			bad = append(bad, d)
+		}
+	}
+	return slices.Compact(bad)
+}
+
+// Close unmaps everything.
+func (m *Mirrored) Close() error { return m.files.Close() }
