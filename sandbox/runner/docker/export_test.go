@@ -1,0 +1,21 @@
+package docker
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/image"
+)
+
+// RemoveImages removes from the engine what Prepare loaded.
+func (r *Runner) RemoveImages(ctx context.Context) error {
+	var err error
+	for _, img := range r.images {
+		_, gone := r.eng.api.ImageRemove(ctx, reference(img), image.RemoveOptions{Force: true})
+		if !errdefs.IsNotFound(gone) {
+			err = errors.Join(err, gone)
+		}
+	}
+	return err
+}
