@@ -1,0 +1,176 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/sandbox"
+)
+
+// filing is the statements of one of the two tables of envelopes, which have the same columns.
+type filing struct{ find, insert, replace string }
+
+var (
+	statementFiling = filing{
+		find:    "SELECT seq, envelope FROM statements WHERE kind = $1 AND digest = $2",
+		insert:  "INSERT INTO statements (kind, digest, envelope, recorded) VALUES ($1, $2, $3, $4) RETURNING seq",
+		replace: "UPDATE statements SET envelope = $1 WHERE seq = $2",
+	}
+	artefactFiling = filing{
+		find:    "SELECT seq, envelope FROM artefacts WHERE kind = $1 AND digest = $2",
+		insert:  "INSERT INTO artefacts (kind, digest, envelope, recorded) VALUES ($1, $2, $3, $4) RETURNING seq",
+		replace: "UPDATE artefacts SET envelope = $1 WHERE seq = $2",
+	}
+)
+
+// file keeps an envelope, merging signatures with the one that is there.
+func (t tables) file(ctx context.Context, to filing, s enclave.Signed, at time.Time) (seq int64, err error) {
+	d := s.Digest()
+	if s.Kind == "" || len(s.Body) == 0 || at.IsZero() {
+		return 0, fmt.Errorf("%w: an envelope needs a kind, a body and a time", sandbox.ErrInvalid)
+	}
+	data, err := canon.Marshal(s)
+	if err != nil {
+		return 0, fmt.Errorf("%s %s: %w: %w", s.Kind, d, sandbox.ErrInvalid, err)
+	}
+	if _, err := envelope(s.Kind, d, data); err != nil {
+		return 0, fmt.Errorf("%w: it would not parse again", sandbox.ErrInvalid)
+	}
+	err = t.write(ctx, func(q querier) error {
+		var old []byte
+		err := q.QueryRowContext(ctx, to.find, s.Kind, d.String()).Scan(&seq, &old)
+		if errors.Is(err, sql.ErrNoRows) {
+			return q.QueryRowContext(ctx, to.insert, s.Kind, d.String(), data, at.UnixMicro()).Scan(&seq)
+		}
+		if err != nil {
+			return err
+		}
+		stored, err := envelope(s.Kind, d, old)
+		if err != nil {
+			return err
+		}
+		_, replaced, err := sandbox.MergeSigned(stored, s)
+		if err != nil || !replaced {
+			return err
+		}
+		return one(q.ExecContext(ctx, to.replace, data, seq))
+	})
+	return seq, err
+}
+
+// AppendStatement implements sandbox.Records.
+func (t tables) AppendStatement(ctx context.Context, s enclave.Signed, at time.Time) (int64, error) {
+	seq, err := t.file(ctx, statementFiling, s, at)
+	return seq, named(err, "recording statement")
+}
+
+// Statements implements sandbox.Records.
+func (t tables) Statements(ctx context.Context, after int64) ([]sandbox.Statement, error) {
+	out, err := collect(ctx, t.read, func(r row) (s sandbox.Statement, err error) {
+		var kind string
+		var d enclave.Digest
+		var data []byte
+		if err := r.Scan(&s.Seq, &kind, digest{&d}, &data, instant{&s.Recorded}); err != nil {
+			return s, err
+		}
+		s.Signed, err = envelope(kind, d, data)
+		return s, err
+	}, "SELECT seq, kind, digest, envelope, recorded FROM statements WHERE seq > $1 ORDER BY seq", after)
+	return out, named(err, "listing statements")
+}
+
+// PutArtefact implements sandbox.Records.
+func (t tables) PutArtefact(ctx context.Context, s enclave.Signed, at time.Time) (enclave.Digest, error) {
+	if _, err := t.file(ctx, artefactFiling, s, at); err != nil {
+		return enclave.Digest{}, named(err, "recording artefact")
+	}
+	return s.Digest(), nil
+}
+
+// Artefact implements sandbox.Records.
+func (t tables) Artefact(ctx context.Context, kind string, d enclave.Digest) (enclave.Signed, error) {
+	var seq int64
+	var data []byte
+	err := t.read.QueryRowContext(ctx, artefactFiling.find, kind, d.String()).Scan(&seq, &data)
+	if err != nil {
+		return enclave.Signed{}, find(err, fmt.Sprintf("%s %s", kind, d))
+	}
+	return envelope(kind, d, data)
+}
+
+// Artefacts implements sandbox.Records.
+func (t tables) Artefacts(ctx context.Context, kind string) ([]enclave.Signed, error) {
+	out, err := collect(ctx, t.read, func(r row) (enclave.Signed, error) {
+		var d enclave.Digest
+		var data []byte
+		if err := r.Scan(digest{&d}, &data); err != nil {
+			return enclave.Signed{}, err
+		}
+		return envelope(kind, d, data)
+	}, "SELECT digest, envelope FROM artefacts WHERE kind = $1 ORDER BY seq", kind)
+	return out, named(err, "listing artefacts")
+}
+
+// BindKeyset implements sandbox.Records.
+func (t tables) BindKeyset(ctx context.Context, dataset string, keyset enclave.Digest) error {
+	what := fmt.Sprintf("dataset %q", dataset)
+	if dataset == "" || keyset.IsZero() {
+		return fmt.Errorf("%s: %w: it needs a name and a keyset", what, sandbox.ErrInvalid)
+	}
+	return named(t.write(ctx, func(q querier) error {
+		old, err := scanDataset(q.QueryRowContext(ctx, datasetByName, dataset))
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return one(q.ExecContext(ctx, "INSERT INTO datasets (name, keyset) VALUES ($1, $2)", dataset, text(keyset)))
+		case err != nil:
+			return err
+		case old.Keyset != keyset:
+			return fmt.Errorf("%w: its keyset is %s, for good; seal under a new dataset name instead", sandbox.ErrConflict, old.Keyset)
+		}
+		return nil
+	}), what)
+}
+
+// Publish implements sandbox.Records.
+func (t tables) Publish(ctx context.Context, dataset string, previous, manifest enclave.Digest) error {
+	what := fmt.Sprintf("publishing dataset %q", dataset)
+	if manifest.IsZero() || manifest == previous {
+		return fmt.Errorf("%s: %w: a new version needs a manifest of its own", what, sandbox.ErrInvalid)
+	}
+	return named(t.write(ctx, func(q querier) error {
+		old, err := scanDataset(q.QueryRowContext(ctx, datasetByName, dataset))
+		switch {
+		case err != nil:
+			return find(err, "keyset")
+		case old.Manifest == manifest:
+			return nil
+		case old.Manifest != previous:
+			return fmt.Errorf("%w: another version is current", sandbox.ErrConflict)
+		}
+		return one(q.ExecContext(ctx, "UPDATE datasets SET manifest = $1 WHERE name = $2", text(manifest), dataset))
+	}), what)
+}
+
+const datasetByName = "SELECT name, keyset, manifest FROM datasets WHERE name = $1"
+
+func scanDataset(r row) (d sandbox.Dataset, err error) {
+	err = r.Scan(&d.Name, digest{&d.Keyset}, digest{&d.Manifest})
+	return d, err
+}
+
+// Dataset implements sandbox.Records.
+func (t tables) Dataset(ctx context.Context, name string) (sandbox.Dataset, error) {
+	d, err := scanDataset(t.read.QueryRowContext(ctx, datasetByName, name))
+	return d, find(err, fmt.Sprintf("dataset %q", name))
+}
+
+// Datasets implements sandbox.Records.
+func (t tables) Datasets(ctx context.Context) ([]sandbox.Dataset, error) {
+	out, err := collect(ctx, t.read, scanDataset, "SELECT name, keyset, manifest FROM datasets ORDER BY name")
+	return out, named(err, "listing datasets")
+}

@@ -1,0 +1,129 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/sandbox"
+)
+
+// querier is what a pool and a transaction have in common.
+type querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// tables implements sandbox.Records, on its own or inside a transaction.
+type tables struct {
+	read  querier
+	write func(ctx context.Context, fn func(querier) error) error // runs fn in a transaction that holds the write lock
+}
+
+// row is what *sql.Row and *sql.Rows have in common.
+type row interface{ Scan(dest ...any) error }
+
+// collect reads every row of a query.
+func collect[T any](ctx context.Context, q querier, scan func(row) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, explain(err)
+	}
+	defer rows.Close()
+	var out []T
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, explain(err)
+		}
+		out = append(out, v)
+	}
+	return out, explain(rows.Err())
+}
+
+// find says what a query for a single row was after.
+func find(err error, what string) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("%s: %w", what, sandbox.ErrNotFound)
+	}
+	return named(err, what)
+}
+
+// named says which record an error is about.
+func named(err error, what string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, explain(err))
+}
+
+// one insists that a statement touched one row.
+func one(res sql.Result, err error) error {
+	if err != nil {
+		return err
+	}
+	switch n, err := res.RowsAffected(); {
+	case err != nil:
+		return err
+	case n != 1:
+		return fmt.Errorf("%w: %d rows were written", sandbox.ErrConflict, n)
+	}
+	return nil
+}
+
+// digest stores a digest as text and none as NULL.
+type digest struct{ d *enclave.Digest }
+
+func (v digest) Scan(src any) error {
+	*v.d = enclave.Digest{}
+	if src == nil {
+		return nil
+	}
+	text, ok := src.(string)
+	if !ok {
+		return fmt.Errorf("%w: a digest is stored as %T", sandbox.ErrDamaged, src)
+	}
+	d, err := enclave.ParseDigest(text)
+	if err != nil {
+		return fmt.Errorf("%w: %w", sandbox.ErrDamaged, err)
+	}
+	*v.d = d
+	return nil
+}
+
+// text is the stored form of a digest.
+func text(d enclave.Digest) any {
+	if d.IsZero() {
+		return nil
+	}
+	return d.String()
+}
+
+// instant stores a time as microseconds since 1970.
+type instant struct{ t *time.Time }
+
+func (v instant) Scan(src any) error {
+	n, ok := src.(int64)
+	if !ok {
+		return fmt.Errorf("%w: a time is stored as %T", sandbox.ErrDamaged, src)
+	}
+	*v.t = time.UnixMicro(n).UTC()
+	return nil
+}
+
+// envelope parses a stored canon.Signed and checks that it is the one it is filed as.
+func envelope(kind string, d enclave.Digest, data []byte) (enclave.Signed, error) {
+	var s enclave.Signed
+	if err := canon.Unmarshal(data, &s); err != nil {
+		return s, fmt.Errorf("%s %s: %w: %w", kind, d, sandbox.ErrDamaged, err)
+	}
+	if s.Kind != kind || s.Digest() != d {
+		return s, fmt.Errorf("%s %s: %w: the envelope filed under it is %s %s", kind, d, sandbox.ErrDamaged, s.Kind, s.Digest())
+	}
+	return s, nil
+}
