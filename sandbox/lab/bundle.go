@@ -1,0 +1,147 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox"
+)
+
+// dossier is what a job rests on, opened.
+type dossier struct {
+	signedPlan, signedGrant, signedManifest enclave.Signed
+
+	plan     *enclave.Plan
+	grant    *operators.Grant
+	manifest *enclave.Manifest
+	keyset   *enclave.Keyset
+}
+
+func (l *Lab) dossier(ctx context.Context, job sandbox.Job) (*dossier, error) {
+	d := &dossier{plan: &enclave.Plan{}, grant: &operators.Grant{}}
+	var err error
+	if d.signedPlan, err = l.cfg.Store.Artefact(ctx, enclave.KindPlan, job.Plan); err != nil {
+		return nil, fmt.Errorf("plan of job %s: %w", job.ID, err)
+	}
+	if err := d.signedPlan.Open(enclave.KindPlan, d.plan); err != nil {
+		return nil, err
+	}
+	if d.signedGrant, err = l.cfg.Store.Artefact(ctx, operators.KindGrant, d.plan.Grant); err != nil {
+		return nil, fmt.Errorf("grant of job %s: %w", job.ID, err)
+	}
+	if err := d.signedGrant.Open(operators.KindGrant, d.grant); err != nil {
+		return nil, err
+	}
+	if d.signedManifest, d.manifest, err = l.manifest(ctx, d.plan.Manifest); err != nil {
+		return nil, err
+	}
+	_, d.keyset, err = l.keyset(ctx, d.plan.Keyset)
+	return d, err
+}
+
+// Bundle assembles everything behind a job with proofs under the latest checkpoint: what custodians ask for, and, once
+// the job is released, the receipt that anyone can verify offline.
+func (l *Lab) Bundle(ctx context.Context, id sandbox.JobID) (*enclave.Bundle, error) {
+	job, err := l.cfg.Store.Job(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if job.Receipt.IsZero() {
+		return nil, fmt.Errorf("job %s is %s and has no receipt yet: %w", id, job.State, sandbox.ErrNotFound)
+	}
+	d, err := l.dossier(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	st, err := l.statements(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b := &enclave.Bundle{Format: enclave.KindBundle, Roster: st.Roster, Statements: st.All, Grant: d.signedGrant, Manifest: d.signedManifest,
+		Plan: d.signedPlan, Release: enclave.Signed{Kind: enclave.KindRelease, Body: []byte{}, Sigs: []canon.Signature{}}}
+	if b.Receipt, err = l.cfg.Store.Artefact(ctx, enclave.KindReceipt, job.Receipt); err != nil {
+		return nil, fmt.Errorf("receipt of job %s: %w", id, err)
+	}
+	if !job.Release.IsZero() {
+		if b.Release, err = l.cfg.Store.Artefact(ctx, enclave.KindRelease, job.Release); err != nil {
+			return nil, fmt.Errorf("release of job %s: %w", id, err)
+		}
+		if b.Roster, err = l.rosterAt(ctx, b.Release); err != nil {
+			return nil, err
+		}
+	}
+	needs := []need{{b.Roster.Digest(), enclave.EntryRoster}, {b.Manifest.Digest(), enclave.EntryManifest}, {job.Plan, enclave.EntryPlan}, {job.Receipt, enclave.EntryReceipt}}
+	for _, use := range d.grant.Datasets {
+		ds, err := l.cfg.Store.Dataset(ctx, use.Dataset)
+		if err != nil {
+			return nil, fmt.Errorf("dataset %q: %w", use.Dataset, err)
+		}
+		ks, _, err := l.keyset(ctx, ds.Keyset)
+		if err != nil {
+			return nil, err
+		}
+		b.Keysets = append(b.Keysets, ks)
+		needs = append(needs, need{ds.Keyset, enclave.EntryKeyset})
+	}
+	for _, s := range st.All {
+		needs = append(needs, need{s.Digest(), enclave.EntryStatement})
+	}
+	if !job.Release.IsZero() {
+		needs = append(needs, need{job.Release, enclave.EntryRelease})
+	}
+	for _, n := range needs {
+		p, err := l.prove(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		b.Proofs = append(b.Proofs, p)
+	}
+	return b, nil
+}
+
+// rosterAt finds the roster that was in force when a release was made: people who have left since had a say then.
+func (l *Lab) rosterAt(ctx context.Context, release enclave.Signed) (enclave.Signed, error) {
+	var rel enclave.Release
+	if err := release.Open(enclave.KindRelease, &rel); err != nil {
+		return enclave.Signed{}, err
+	}
+	all, err := l.cfg.Store.Statements(ctx, 0)
+	if err != nil {
+		return enclave.Signed{}, err
+	}
+	var best enclave.Signed
+	serial := int64(0)
+	for _, s := range all {
+		var r operators.Roster
+		if s.Signed.Kind == operators.KindRoster && s.Signed.Open(operators.KindRoster, &r) == nil && r.Serial > serial && !r.Made.After(rel.Made.Time) {
+			best, serial = s.Signed, r.Serial
+		}
+	}
+	if serial == 0 {
+		return best, fmt.Errorf("no roster was in force at %s: %w", rel.Made.Format("2006-01-02 15:04:05"), sandbox.ErrNotFound)
+	}
+	return best, nil
+}
+
+type need struct {
+	subject enclave.Digest
+	kind    string
+}
+
+func (l *Lab) prove(ctx context.Context, n need) (enclave.LogProof, error) {
+	have, err := l.cfg.Store.Entries(ctx, sandbox.EntryFilter{Subject: n.subject, Type: n.kind})
+	if err != nil {
+		return enclave.LogProof{}, err
+	}
+	if len(have) == 0 {
+		return enclave.LogProof{}, fmt.Errorf("the log has no entry of %s %s: %w", n.kind, n.subject, sandbox.ErrNotFound)
+	}
+	p, err := l.cfg.Log.Prove(ctx, have[0].Index)
+	if err != nil {
+		return p, fmt.Errorf("proving %s %s: %w", n.kind, n.subject.Short(), err)
+	}
+	return p, nil
+}

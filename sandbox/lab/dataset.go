@@ -1,0 +1,140 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox"
+)
+
+// Dataset is a lineage as the catalogue shows it.
+type Dataset struct {
+	Name           string
+	Keyset         *enclave.Keyset
+	KeysetDigest   enclave.Digest
+	Manifest       *enclave.Manifest // nil before the first version is sealed
+	ManifestDigest enclave.Digest
+}
+
+// Datasets lists the catalogue.
+func (l *Lab) Datasets(ctx context.Context) ([]Dataset, error) {
+	all, err := l.cfg.Store.Datasets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []Dataset
+	for _, d := range all {
+		ds, err := l.Dataset(ctx, d.Name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, *ds)
+	}
+	return out, nil
+}
+
+// Dataset finds a lineage with its keyset and current manifest.
+func (l *Lab) Dataset(ctx context.Context, name string) (*Dataset, error) {
+	d, err := l.cfg.Store.Dataset(ctx, name)
+	if err != nil {
+		return nil, err // says which dataset
+	}
+	out := &Dataset{Name: name, KeysetDigest: d.Keyset, ManifestDigest: d.Manifest}
+	if _, out.Keyset, err = l.keyset(ctx, d.Keyset); err != nil {
+		return nil, err
+	}
+	if !d.Manifest.IsZero() {
+		if _, out.Manifest, err = l.manifest(ctx, d.Manifest); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// RegisterKeyset takes a keyset that an agency dealt: from then on the dataset's name is the agency's.
+func (l *Lab) RegisterKeyset(ctx context.Context, s enclave.Signed) error {
+	_, roster, err := l.Roster(ctx)
+	if err != nil {
+		return err
+	}
+	by, err := roster.Verify(s, enclave.KindKeyset, operators.RoleSteward)
+	if err != nil {
+		return err
+	}
+	var ks enclave.Keyset
+	if err := s.Open(enclave.KindKeyset, &ks); err != nil {
+		return err
+	}
+	if err := ks.Validate(); err != nil {
+		return fmt.Errorf("registering dataset %q: %w", ks.Dataset, err)
+	}
+	if by.Body != ks.Owner {
+		return fmt.Errorf("registering dataset %q: steward %q acts for %q, not for %q", ks.Dataset, by.Name, by.Body, ks.Owner)
+	}
+	switch d, err := l.cfg.Store.Dataset(ctx, ks.Dataset); {
+	case err == nil && d.Keyset != s.Digest():
+		return fmt.Errorf("registering dataset %q: %w: the name is taken by another keyset", ks.Dataset, sandbox.ErrConflict)
+	case err != nil && !errors.Is(err, sandbox.ErrNotFound):
+		return err
+	}
+	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryKeyset, Subject: s.Digest(), By: by.Name, At: l.now()}); err != nil {
+		return err
+	}
+	return l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
+		if _, err := r.PutArtefact(ctx, s, l.cfg.Clock()); err != nil {
+			return err
+		}
+		return r.BindKeyset(ctx, ks.Dataset, s.Digest())
+	})
+}
+
+// Publish takes a sealed version whose blobs have all arrived.
+func (l *Lab) Publish(ctx context.Context, s enclave.Signed) error {
+	_, roster, err := l.Roster(ctx)
+	if err != nil {
+		return err
+	}
+	by, err := roster.Verify(s, enclave.KindManifest, operators.RoleSteward)
+	if err != nil {
+		return err
+	}
+	var m enclave.Manifest
+	if err := s.Open(enclave.KindManifest, &m); err != nil {
+		return err
+	}
+	d, err := l.Dataset(ctx, m.Dataset)
+	if err != nil {
+		return fmt.Errorf("publishing: %w", err)
+	}
+	version := int64(1)
+	if d.Manifest != nil {
+		version = d.Manifest.Version + 1
+	}
+	switch {
+	case by.Body != m.Owner || m.Owner != d.Keyset.Owner || m.Keyset != d.KeysetDigest:
+		return fmt.Errorf("publishing dataset %q: steward %q of %q cannot publish under keyset %s of %q", m.Dataset, by.Name, by.Body, d.KeysetDigest.Short(), d.Keyset.Owner)
+	case d.ManifestDigest == s.Digest():
+		return nil // a repeated call
+	case m.Version != version || m.Previous != d.ManifestDigest:
+		return fmt.Errorf("publishing dataset %q: %w: version %d was sealed after another version than the current one", m.Dataset, sandbox.ErrConflict, m.Version)
+	}
+	for _, layout := range m.Layouts {
+		for _, v := range layout.Vectors {
+			if !l.cfg.Has(v.Blob) {
+				return fmt.Errorf("publishing dataset %q: vector %q: blob %s has not arrived: %w", m.Dataset, v.Name, v.Blob.Short(), enclave.ErrNotFound)
+			}
+		}
+	}
+	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryManifest, Subject: s.Digest(), By: by.Name, At: l.now()}); err != nil {
+		return err
+	}
+	return l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
+		if _, err := r.PutArtefact(ctx, s, l.cfg.Clock()); err != nil {
+			return err
+		}
+		return r.Publish(ctx, m.Dataset, m.Previous, s.Digest())
+	})
+}

@@ -1,0 +1,272 @@
+// Package lab is the control plane: it registers what agencies seal, records statements, takes jobs from submission to
+// release and hands custodians the dossier of each. It holds no key that opens anything and sees no cleartext; whatever
+// it claims, custodians check again from signed statements, their own execution and the log.
+//
+// Every effect follows its log entry. Every step is repeatable: a job that a crash interrupted is driven on by Run from
+// the state that the store remembers.
+package lab
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"time"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox"
+	"yingzhou.dev/lab/sandbox/audit"
+)
+
+// Log is the audit log.
+type Log interface {
+	Append(ctx context.Context, entries ...enclave.Entry) ([]enclave.LogProof, error)
+	Prove(ctx context.Context, index int64) (enclave.LogProof, error)
+	Checkpoint(ctx context.Context) (string, enclave.Checkpoint, error)
+	Entries(ctx context.Context, from, to int64) iter.Seq2[audit.Record, error]
+}
+
+// Gate opens a computed job with the custodians. step hears of each stage as it starts.
+type Gate interface {
+	Release(ctx context.Context, b *enclave.Bundle, step func(stage string)) (*Outcome, error)
+	// Refused reports whether an error is a custodian's reasoned refusal, which no retry mends, and in what words.
+	Refused(err error) (reason string, ok bool)
+}
+
+// Outcome is what leaves the gate.
+type Outcome struct {
+	Release enclave.Signed
+	Table   []byte // sealed to the analyst
+	Proof   enclave.LogProof
+}
+
+// Inputs prepares a worker's input folder: checked, expanded, named as enclave.TaskFile says.
+type Inputs interface {
+	Stage(ctx context.Context, ks *enclave.Keyset, keyset enclave.Digest, layout *enclave.Layout, vectors []int, dir string) error
+}
+
+// Worker runs the approved program over an input folder, isolated.
+type Worker interface {
+	// Identify names the program that Run will run: what a scenario approves.
+	Identify(ctx context.Context) (enclave.Digest, error)
+	// Run returns the program's output. program must be the digest that was approved.
+	Run(ctx context.Context, job sandbox.JobID, dir string, program enclave.Digest, progress func(percent int64)) (WorkerResult, error)
+}
+
+// WorkerResult is what a worker left behind.
+type WorkerResult struct {
+	Output    []byte
+	Isolation string
+	Started   time.Time
+	Ended     time.Time
+}
+
+// Signer signs as one party.
+type Signer interface {
+	Name() string
+	Sign(kind string, body []byte) (canon.Signature, error)
+}
+
+// Config is what the control plane works with. All fields but Clock and Logger are required.
+type Config struct {
+	Store   sandbox.Store
+	Log     Log
+	Gate    Gate
+	Inputs  Inputs
+	Worker  Worker
+	Lab     Signer            // RoleLab: grants
+	Node    Signer            // RoleNode: receipts
+	RootKey ed25519.PublicKey // the lab's root key
+	TempDir string            // for workers' input folders, on the blob store's file system
+	Has     func(blob enclave.Digest) bool
+	Clock   func() time.Time
+	Logger  *slog.Logger
+}
+
+// Lab is the control plane over one store and log.
+type Lab struct{ cfg Config }
+
+// New checks the configuration and brings the store's index of the log up to date.
+func New(ctx context.Context, cfg Config) (*Lab, error) {
+	switch {
+	case cfg.Store == nil, cfg.Log == nil, cfg.Gate == nil, cfg.Inputs == nil, cfg.Worker == nil, cfg.Lab == nil, cfg.Node == nil,
+		cfg.RootKey == nil, cfg.TempDir == "", cfg.Has == nil:
+		return nil, errors.New("lab: a required field of the configuration is missing")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	l := &Lab{cfg: cfg}
+	return l, l.index(ctx)
+}
+
+// now is the time as artefacts carry it.
+func (l *Lab) now() canon.Time { return canon.At(l.cfg.Clock()) }
+
+const indexSetting = "log-indexed"
+
+// index notes log entries that the store has not seen, because a custodian wrote them or a crash came in between.
+func (l *Lab) index(ctx context.Context) error {
+	_, cp, err := l.cfg.Log.Checkpoint(ctx)
+	if errors.Is(err, enclave.ErrNotFound) {
+		return nil // a new, empty log
+	}
+	if err != nil {
+		return fmt.Errorf("indexing the log: %w", err)
+	}
+	var from int64
+	switch data, err := l.cfg.Store.Setting(ctx, indexSetting); {
+	case err == nil:
+		if _, err := fmt.Sscan(string(data), &from); err != nil {
+			return fmt.Errorf("indexing the log: setting %q: %w", indexSetting, err)
+		}
+	case !errors.Is(err, sandbox.ErrNotFound):
+		return fmt.Errorf("indexing the log: %w", err)
+	}
+	if from >= cp.Size {
+		return nil
+	}
+	var fresh []audit.Record
+	for rec, err := range l.cfg.Log.Entries(ctx, from, cp.Size) {
+		if err != nil {
+			return fmt.Errorf("indexing the log: %w", err)
+		}
+		fresh = append(fresh, rec)
+	}
+	return l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
+		for _, rec := range fresh {
+			if err := r.NoteEntry(ctx, rec.Index, rec.Entry); err != nil {
+				return fmt.Errorf("indexing the log: %w", err)
+			}
+		}
+		return r.SetSetting(ctx, indexSetting, fmt.Append(nil, cp.Size))
+	})
+}
+
+// Announce writes entries to the log and notes where they are.
+func (l *Lab) Announce(ctx context.Context, entries ...enclave.Entry) error {
+	proofs, err := l.cfg.Log.Append(ctx, entries...)
+	if err != nil {
+		return fmt.Errorf("writing the log: %w", err)
+	}
+	for i, p := range proofs {
+		if err := l.cfg.Store.NoteEntry(ctx, p.Index, entries[i]); err != nil {
+			return fmt.Errorf("writing the log: %w", err)
+		}
+	}
+	return nil
+}
+
+// announceOnce writes an entry unless the log has it: a step that is repeated after a crash leaves one.
+func (l *Lab) announceOnce(ctx context.Context, e enclave.Entry) error {
+	have, err := l.cfg.Store.Entries(ctx, sandbox.EntryFilter{Subject: e.Subject, Type: e.Type})
+	if err != nil {
+		return err
+	}
+	if len(have) > 0 {
+		return nil
+	}
+	return l.Announce(ctx, e)
+}
+
+// Roster returns the latest roster.
+func (l *Lab) Roster(ctx context.Context) (enclave.Signed, *operators.Roster, error) {
+	all, err := l.cfg.Store.Statements(ctx, 0)
+	if err != nil {
+		return enclave.Signed{}, nil, err
+	}
+	var best enclave.Signed
+	var roster *operators.Roster
+	for _, s := range all {
+		if s.Signed.Kind != operators.KindRoster {
+			continue
+		}
+		r, err := operators.OpenRoster(s.Signed, l.cfg.RootKey)
+		if err != nil {
+			return enclave.Signed{}, nil, fmt.Errorf("stored roster: %w", err)
+		}
+		if roster == nil || r.Serial > roster.Serial {
+			best, roster = s.Signed, r
+		}
+	}
+	if roster == nil {
+		return enclave.Signed{}, nil, fmt.Errorf("the lab has no roster: %w", sandbox.ErrNotFound)
+	}
+	return best, roster, nil
+}
+
+// PutRoster records a roster signed by the root key.
+func (l *Lab) PutRoster(ctx context.Context, s enclave.Signed) error {
+	if _, err := operators.OpenRoster(s, l.cfg.RootKey); err != nil {
+		return err
+	}
+	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryRoster, Subject: s.Digest(), By: l.cfg.Lab.Name(), At: l.now()}); err != nil {
+		return err
+	}
+	_, err := l.cfg.Store.AppendStatement(ctx, s, l.cfg.Clock())
+	return err
+}
+
+// statements gathers what Authorize judges by: every statement, and who owns which dataset.
+func (l *Lab) statements(ctx context.Context) (operators.Statements, error) {
+	roster, _, err := l.Roster(ctx)
+	if err != nil {
+		return operators.Statements{}, err
+	}
+	out := operators.Statements{Roster: roster, RootKey: l.cfg.RootKey, Owners: map[string]string{}}
+	all, err := l.cfg.Store.Statements(ctx, 0)
+	if err != nil {
+		return out, err
+	}
+	for _, s := range all {
+		if s.Signed.Kind != operators.KindRoster {
+			out.All = append(out.All, s.Signed)
+		}
+	}
+	datasets, err := l.cfg.Store.Datasets(ctx)
+	if err != nil {
+		return out, err
+	}
+	for _, d := range datasets {
+		_, ks, err := l.keyset(ctx, d.Keyset)
+		if err != nil {
+			return out, err
+		}
+		out.Owners[d.Name] = ks.Owner
+	}
+	return out, nil
+}
+
+// Statements is what the registry judges new statements by.
+func (l *Lab) Statements(ctx context.Context) (operators.Statements, error) { return l.statements(ctx) }
+
+func (l *Lab) keyset(ctx context.Context, d enclave.Digest) (enclave.Signed, *enclave.Keyset, error) {
+	s, err := l.cfg.Store.Artefact(ctx, enclave.KindKeyset, d)
+	if err != nil {
+		return s, nil, fmt.Errorf("keyset %s: %w", d.Short(), err)
+	}
+	var ks enclave.Keyset
+	if err := s.Open(enclave.KindKeyset, &ks); err != nil {
+		return s, nil, err
+	}
+	return s, &ks, nil
+}
+
+func (l *Lab) manifest(ctx context.Context, d enclave.Digest) (enclave.Signed, *enclave.Manifest, error) {
+	s, err := l.cfg.Store.Artefact(ctx, enclave.KindManifest, d)
+	if err != nil {
+		return s, nil, fmt.Errorf("manifest %s: %w", d.Short(), err)
+	}
+	var m enclave.Manifest
+	if err := s.Open(enclave.KindManifest, &m); err != nil {
+		return s, nil, err
+	}
+	return s, &m, nil
+}

@@ -1,0 +1,210 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox"
+)
+
+// Run drives a job from wherever it is to its end and reports every change through watch, which may be nil. It can be
+// called again after any crash. The error says why a job did not end in a release, also when the job had ended before.
+func (l *Lab) Run(ctx context.Context, id sandbox.JobID, watch func(sandbox.Job)) (sandbox.Job, error) {
+	if watch == nil {
+		watch = func(sandbox.Job) {}
+	}
+	for {
+		job, err := l.cfg.Store.Job(ctx, id)
+		if err != nil {
+			return job, err
+		}
+		watch(job)
+		switch job.State {
+		case sandbox.Queued:
+			// Submission stopped before it was planned; nothing was promised to anyone.
+			job, err = l.end(ctx, job, sandbox.Fail, enclave.EntryFailure, errors.New("the lab stopped while the job was being submitted: submit it again"))
+		case sandbox.Planned:
+			job, err = l.start(ctx, job, watch)
+		case sandbox.Running:
+			job, _, err = l.cfg.Store.MoveJob(ctx, id, sandbox.Change{From: sandbox.Running, Event: sandbox.Restart, Reason: "the lab stopped while the worker ran", At: l.cfg.Clock()})
+		case sandbox.Computed:
+			job, _, err = l.cfg.Store.MoveJob(ctx, id, sandbox.Change{From: sandbox.Computed, Event: sandbox.Open, At: l.cfg.Clock()})
+		case sandbox.Opening:
+			job, err = l.open(ctx, job, watch)
+		default:
+			if job.State != sandbox.Released {
+				return job, fmt.Errorf("job %s was %s: %s", id, job.State, job.Reason)
+			}
+			return job, nil
+		}
+		if err != nil {
+			if job.State.Ended() {
+				watch(job)
+			}
+			return job, err
+		}
+	}
+}
+
+// Unfinished lists jobs that Run has still to drive, oldest first.
+func (l *Lab) Unfinished(ctx context.Context) ([]sandbox.Job, error) {
+	jobs, err := l.cfg.Store.Jobs(ctx, sandbox.JobFilter{States: []sandbox.State{sandbox.Queued, sandbox.Planned, sandbox.Running, sandbox.Computed, sandbox.Opening}})
+	if err != nil {
+		return nil, err
+	}
+	for i, j := 0, len(jobs)-1; i < j; i, j = i+1, j-1 {
+		jobs[i], jobs[j] = jobs[j], jobs[i]
+	}
+	return jobs, nil
+}
+
+// start runs the worker and records its receipt.
+func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job)) (sandbox.Job, error) {
+	d, err := l.dossier(ctx, job)
+	if err != nil {
+		return job, err
+	}
+	program, err := l.cfg.Worker.Identify(ctx)
+	if err != nil {
+		return l.end(ctx, job, sandbox.Fail, enclave.EntryFailure, err)
+	}
+	approved := false
+	for _, w := range d.grant.Workers {
+		approved = approved || w == program
+	}
+	if !approved {
+		return l.end(ctx, job, sandbox.Refuse, enclave.EntryRefusal, operators.Deny(operators.Reason{Rule: operators.ErrNotApproved, Subject: program.String(),
+			Text: fmt.Sprintf("the worker here is %s, the scenario approved %v", program, d.grant.Workers), Hint: "apply for a scenario with this worker, or install the approved one"}))
+	}
+	job, _, err = l.cfg.Store.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Planned, Event: sandbox.Start, At: l.cfg.Clock()})
+	if err != nil {
+		return job, err
+	}
+	watch(job)
+	receipt, isolation, err := l.compute(ctx, job, d, program, watch)
+	if err != nil {
+		if ctx.Err() != nil {
+			return job, err // stopped from outside: Run restarts it
+		}
+		return l.end(ctx, job, sandbox.Fail, enclave.EntryFailure, err)
+	}
+	entry := enclave.Entry{Type: enclave.EntryReceipt, Subject: receipt.Digest(), By: l.cfg.Node.Name(), Job: string(job.ID), At: l.now()}
+	if err := l.announceOnce(ctx, entry); err != nil {
+		return job, err
+	}
+	err = l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
+		if _, err := r.PutArtefact(ctx, receipt, l.cfg.Clock()); err != nil {
+			return err
+		}
+		job, _, err = r.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Running, Event: sandbox.Compute, Receipt: receipt.Digest(), Isolation: isolation, At: l.cfg.Clock()})
+		return err
+	})
+	return job, err
+}
+
+// compute stages the inputs, runs the worker and signs a receipt for what it says.
+func (l *Lab) compute(ctx context.Context, job sandbox.Job, d *dossier, program enclave.Digest, watch func(sandbox.Job)) (enclave.Signed, string, error) {
+	_, terms, err := d.plan.Expand(d.manifest)
+	if err != nil {
+		return enclave.Signed{}, "", err
+	}
+	layout, _ := d.manifest.Layout(d.plan.Layout)
+	inputs, vectors := layout.Inputs(terms)
+	dir, err := os.MkdirTemp(l.cfg.TempDir, "job-")
+	if err != nil {
+		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	l.report(ctx, &job, "staging inputs", 0, watch)
+	if err := l.cfg.Inputs.Stage(ctx, d.keyset, d.plan.Keyset, layout, vectors, dir); err != nil {
+		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
+	}
+	task := canon.MustMarshal(enclave.Task{Plan: *d.plan, Manifest: *d.manifest})
+	if err := os.WriteFile(filepath.Join(dir, enclave.TaskFile), task, 0o444); err != nil {
+		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
+	}
+	res, err := l.cfg.Worker.Run(ctx, job.ID, dir, program, func(percent int64) {
+		l.report(ctx, &job, "computing on ciphertexts", percent, watch)
+	})
+	if err != nil {
+		return enclave.Signed{}, "", err
+	}
+	var out enclave.TaskResult
+	if err := canon.Unmarshal(res.Output, &out); err != nil {
+		return enclave.Signed{}, "", fmt.Errorf("worker's answer: %w", err)
+	}
+	if out.Plan != job.Plan || out.Terms != int64(len(terms)) {
+		return enclave.Signed{}, "", fmt.Errorf("worker answered for plan %s with %d terms, asked was %s with %d", out.Plan.Short(), out.Terms, job.Plan.Short(), len(terms))
+	}
+	signed, err := signAs(l.cfg.Node, enclave.KindReceipt, enclave.Receipt{Job: string(job.ID), Plan: job.Plan, Inputs: inputs, Worker: program,
+		Isolation: res.Isolation, Terms: out.Terms, Output: out.Output, Started: canon.At(res.Started), Ended: canon.At(res.Ended), By: l.cfg.Node.Name()})
+	return signed, res.Isolation, err
+}
+
+// report notes progress; it is for people, so its failure stops nothing.
+func (l *Lab) report(ctx context.Context, job *sandbox.Job, stage string, percent int64, watch func(sandbox.Job)) {
+	job.Stage, job.Percent = stage, percent
+	watch(*job)
+	if err := l.cfg.Store.ReportJob(ctx, job.ID, sandbox.Progress{State: job.State, Stage: stage, Percent: percent, At: l.cfg.Clock()}); err != nil {
+		l.cfg.Logger.DebugContext(ctx, "progress not recorded", "job", job.ID, "error", err)
+	}
+}
+
+// open asks the custodians. A reasoned refusal ends the job; anything else leaves it opening, to be tried again.
+func (l *Lab) open(ctx context.Context, job sandbox.Job, watch func(sandbox.Job)) (sandbox.Job, error) {
+	b, err := l.Bundle(ctx, job.ID)
+	if err != nil {
+		return job, err
+	}
+	out, err := l.cfg.Gate.Release(ctx, b, func(stage string) { l.report(ctx, &job, stage, 0, watch) })
+	if err != nil {
+		if reason, ok := l.cfg.Gate.Refused(err); ok {
+			after, _ := l.end(ctx, job, sandbox.Refuse, enclave.EntryRefusal, errors.New(reason))
+			return after, err
+		}
+		return job, err
+	}
+	if err := l.index(ctx); err != nil {
+		return job, err
+	}
+	err = l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
+		if _, err := r.PutArtefact(ctx, out.Release, l.cfg.Clock()); err != nil {
+			return err
+		}
+		if err := r.PutRelease(ctx, sandbox.SealedRelease{Job: job.ID, Release: out.Release.Digest(), Table: out.Table, Made: l.cfg.Clock()}); err != nil {
+			return err
+		}
+		job, _, err = r.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Opening, Event: sandbox.Release, Release: out.Release.Digest(), At: l.cfg.Clock()})
+		return err
+	})
+	return job, err
+}
+
+// SealedTable returns a released job's table as only the operator can open it.
+func (l *Lab) SealedTable(ctx context.Context, id sandbox.JobID) (sandbox.SealedRelease, error) {
+	return l.cfg.Store.Release(ctx, id)
+}
+
+// Sweep removes what a crash left in the temporary folder.
+func (l *Lab) Sweep() error {
+	old, err := filepath.Glob(filepath.Join(l.cfg.TempDir, "job-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range old {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("sweeping: %w", err)
+		}
+	}
+	return durable.Sweep(l.cfg.TempDir)
+}
