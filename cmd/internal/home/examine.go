@@ -1,0 +1,107 @@
+package home
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/release"
+	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox/audit"
+	"yingzhou.dev/lab/sandbox/db"
+)
+
+// Examined is what Examine looked at.
+type Examined struct {
+	Log   audit.Report
+	Blobs int // sealed blobs that manifests name
+}
+
+// Examine checks every byte of the log and, if blobs is set, every sealed blob that a manifest names. It does not open
+// the lab: one that is too damaged to open can still be examined. What is damaged is an audit.ErrDamaged or an
+// enclave.ErrBlob; a blob that is missing is an enclave.ErrNotFound.
+func Examine(ctx context.Context, dir string, opts Options, blobs bool) (*Examined, error) {
+	s, err := readSettings(dir)
+	if err != nil {
+		return nil, err
+	}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, opts: opts}
+	if err := h.acquire(ctx); err != nil {
+		return nil, err
+	}
+	e, err := h.examine(ctx, blobs)
+	return e, errors.Join(err, h.Close(ctx))
+}
+
+func (h *Home) examine(ctx context.Context, blobs bool) (*Examined, error) {
+	logKeys, err := h.foundersLogKeys()
+	if err != nil {
+		return nil, fmt.Errorf("examining lab: %w", err)
+	}
+	e := &Examined{}
+	if e.Log, err = audit.Fsck(ctx, h.LogDir(), logKeys); err != nil || !blobs {
+		return e, err
+	}
+	all, err := store.Open(h.path("plane", "blobs"))
+	if err != nil {
+		return e, err
+	}
+	records, err := db.Open(ctx, h.path("plane", "lab.db"))
+	if err != nil {
+		return e, err
+	}
+	h.closers = append(h.closers, records)
+	named, err := namedBlobs(ctx, records)
+	if err != nil {
+		return e, err
+	}
+	for d := range named {
+		if err := all.Verify(ctx, d); err != nil {
+			return e, err
+		}
+		e.Blobs++
+	}
+	return e, nil
+}
+
+// foundersLogKeys are the log's keys from the roster that the lab was made with: they never change.
+func (h *Home) foundersLogKeys() (enclave.LogKeys, error) {
+	data, err := os.ReadFile(filepath.Join(h.Dir, rosterFile))
+	if err != nil {
+		return enclave.LogKeys{}, err
+	}
+	var signed enclave.Signed
+	if err := canon.Unmarshal(data, &signed); err != nil {
+		return enclave.LogKeys{}, fmt.Errorf("%s: %w", rosterFile, err)
+	}
+	roster, err := operators.OpenRoster(signed, h.Root)
+	if err != nil {
+		return enclave.LogKeys{}, fmt.Errorf("%s: %w", rosterFile, err)
+	}
+	return release.LogKeys(roster)
+}
+
+func namedBlobs(ctx context.Context, records *db.DB) (map[enclave.Digest]bool, error) {
+	manifests, err := records.Artefacts(ctx, enclave.KindManifest)
+	if err != nil {
+		return nil, err
+	}
+	named := map[enclave.Digest]bool{}
+	for _, s := range manifests {
+		var m enclave.Manifest
+		if err := s.Open(enclave.KindManifest, &m); err != nil {
+			return nil, err
+		}
+		for _, l := range m.Layouts {
+			for _, v := range l.Vectors {
+				named[v.Blob] = true
+			}
+		}
+	}
+	return named, nil
+}

@@ -1,0 +1,243 @@
+// Package home wires a whole lab into one folder and one process: the embedded default. Everything that production
+// spreads over several bodies' machines lies in subfolders of one, with the same code behind the same interfaces:
+//
+//	lab.json              name of the lab, root public key, whether it is in production mode
+//	people/NAME.key       private keys of people, and root.key, the bureau's root key
+//	agencies/BODY/        an agency's own side: dataset keys, schemas
+//	custodians/NAME/      a custodian's own side: identity, keyring, ledger, mirror of the blobs
+//	plane/                the control plane: database, log, blobs, keys of lab and node
+//	witness/              the log's witness
+//
+// It is for development, teaching and evaluation: whoever reads the folder has every key. One process has it open at a
+// time.
+package home
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/release"
+	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/operators/registry"
+	"yingzhou.dev/lab/sandbox/audit"
+	"yingzhou.dev/lab/sandbox/db"
+	"yingzhou.dev/lab/sandbox/lab"
+)
+
+// ErrNoLab means that a folder holds no lab.
+var ErrNoLab = errors.New("no lab here")
+
+// ErrExists means that a folder holds a lab already.
+var ErrExists = errors.New("there is a lab already")
+
+// ErrNotYours means that somebody acts on what belongs to another body.
+var ErrNotYours = errors.New("belongs to another body")
+
+// ErrInUse means that another process has the lab open.
+var ErrInUse = errors.New("the lab is in use by another process")
+
+type settings struct {
+	Kind       string `json:"kind"`
+	Name       string `json:"name"`
+	Root       []byte `json:"root"` // Ed25519 public key
+	Production bool   `json:"production,omitempty"`
+}
+
+const (
+	settingsKind = "yingzhou.home.v1"
+	settingsFile = "lab.json"
+	rosterFile   = "plane/roster.json" // the lab's first roster
+)
+
+// Options adjust how a lab is opened. The zero value is fine.
+type Options struct {
+	Worker  string // path of the worker program; "" = beside this program
+	Backend string // "docker", "process" or "" = the best that is there
+	Clock   func() time.Time
+	Logger  *slog.Logger
+	Wait    time.Duration // how long to wait for another process to finish
+}
+
+// Home is an open lab.
+type Home struct {
+	*lab.Lab
+
+	Dir        string
+	Name       string
+	Root       ed25519.PublicKey
+	Production bool
+	Blobs      *store.Store
+	Log        *audit.Log
+	Registry   *registry.Registry
+	Custodians []*release.Custodian
+
+	opts    Options
+	lock    *os.File
+	closers []io.Closer
+	stop    []func(context.Context) error
+	worker  *worker
+	records *db.DB
+}
+
+// Open opens a lab for this process alone.
+func Open(ctx context.Context, dir string, opts Options) (*Home, error) {
+	s, err := readSettings(dir)
+	if err != nil {
+		return nil, err
+	}
+	if opts.Clock == nil {
+		opts.Clock = time.Now
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts}
+	if err := h.acquire(ctx); err != nil {
+		return nil, err
+	}
+	if err := h.open(ctx); err != nil {
+		return nil, errors.Join(err, h.Close(context.WithoutCancel(ctx)))
+	}
+	return h, nil
+}
+
+func readSettings(dir string) (s settings, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, settingsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, fmt.Errorf("%w: %s has no %s (make a lab with `lab init`, or name its folder with --lab or LAB_DIR)", ErrNoLab, dir, settingsFile)
+	}
+	if err != nil {
+		return s, fmt.Errorf("opening lab: %w", err)
+	}
+	if err := canon.Unmarshal(data, &s); err != nil || s.Kind != settingsKind {
+		return s, fmt.Errorf("opening lab: %s is not a lab's", filepath.Join(dir, settingsFile))
+	}
+	return s, nil
+}
+
+func (h *Home) path(elem ...string) string {
+	return filepath.Join(append([]string{h.Dir}, elem...)...)
+}
+
+func (h *Home) open(ctx context.Context) error {
+	if err := h.sweep(); err != nil {
+		return fmt.Errorf("opening lab: sweeping: %w", err)
+	}
+	if err := h.checkSpace(); err != nil {
+		return fmt.Errorf("opening lab: %w", err)
+	}
+	var err error
+	if h.Blobs, err = store.Open(h.path("plane", "blobs")); err != nil {
+		return err
+	}
+	if h.records, err = db.Open(ctx, h.path("plane", "lab.db")); err != nil {
+		return err
+	}
+	h.closers = append(h.closers, h.records)
+	if err := h.openLog(ctx); err != nil {
+		return err
+	}
+	labID, err := keys.LoadIdentity(h.path("plane", "lab.key"))
+	if err != nil {
+		return err
+	}
+	nodeID, err := keys.LoadIdentity(h.path("plane", "node.key"))
+	if err != nil {
+		return err
+	}
+	if h.worker, err = newWorker(h.Dir, h.opts, h.Production); err != nil {
+		return err
+	}
+	h.closers = append(h.closers, h.worker)
+	mirror := release.NewMirror(h.Blobs, h.Blobs)
+	h.closers = append(h.closers, mirror)
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: inputs{mirror}, Worker: h.worker, Lab: labID, Node: nodeID,
+		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
+	if err != nil {
+		return err
+	}
+	if err := h.Lab.Sweep(); err != nil {
+		return err
+	}
+	if err := h.firstRoster(ctx); err != nil {
+		return err
+	}
+	h.Registry, err = registry.New(registry.Config{Store: statements{h}, Log: statements{h}.announce, RootKey: h.Root, Clock: h.opts.Clock,
+		Roster: func(ctx context.Context) (operators.Signed, error) { s, _, err := h.Lab.Roster(ctx); return s, err },
+		Owners: func(ctx context.Context) (map[string]string, error) {
+			st, err := h.Lab.Statements(ctx)
+			return st.Owners, err
+		}})
+	if err != nil {
+		return err
+	}
+	if err := h.settle(ctx); err != nil {
+		return err
+	}
+	return h.openCustodians(ctx)
+}
+
+// sweep removes temporary files that a crash left in the folders that this package writes itself; the others look after
+// their own.
+func (h *Home) sweep() error {
+	dirs := []string{h.Dir}
+	for _, pattern := range []string{"people", "plane", "witness", "custodians/*", "agencies/*", "agencies/*/schemas"} {
+		found, err := filepath.Glob(h.path(pattern))
+		if err != nil {
+			return err
+		}
+		dirs = append(dirs, found...)
+	}
+	for _, dir := range dirs {
+		if err := durable.Sweep(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close ends use of the lab.
+func (h *Home) Close(ctx context.Context) error {
+	var errs []error
+	for _, f := range slices.Backward(h.stop) {
+		errs = append(errs, f(ctx))
+	}
+	for _, c := range slices.Backward(h.closers) {
+		errs = append(errs, c.Close())
+	}
+	h.stop, h.closers = nil, nil
+	if h.lock != nil {
+		errs = append(errs, h.lock.Close())
+		h.lock = nil
+	}
+	return errors.Join(errs...)
+}
+
+// Now is the lab's clock.
+func (h *Home) Now() time.Time { return h.opts.Clock() }
+
+// LogKeys are the public keys of the log and its witness.
+func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
+	_, roster, err := h.Lab.Roster(ctx)
+	if err != nil {
+		return enclave.LogKeys{}, err
+	}
+	return release.LogKeys(roster)
+}
+
+// LogDir is the folder of the log, for audit.Fsck.
+func (h *Home) LogDir() string { return h.path("plane", "log") }

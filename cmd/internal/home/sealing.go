@@ -1,0 +1,153 @@
+package home
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/he"
+	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/seal"
+	"yingzhou.dev/lab/enclave/seal/schema"
+	"yingzhou.dev/lab/enclave/seal/table"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox"
+	"yingzhou.dev/lab/sandbox/lab"
+)
+
+// SealOptions adjust a sealing.
+type SealOptions struct {
+	Schema   *schema.Schema // nil = the dataset's registered one
+	Table    table.Options
+	Progress func(rows int64)
+}
+
+// Sealed tells an agency what became of its table.
+type Sealed struct {
+	Manifest *enclave.Manifest
+	Digest   enclave.Digest
+	Rows     int64
+	Quality  *schema.Quality
+	Bytes    int64
+}
+
+// SealTable seals a file as the next version of a dataset. If anything is wrong with it, nothing changes; the report is
+// returned along with the error when the table itself is at fault.
+func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opts SealOptions) (*Sealed, error) {
+	id, party, dir, err := h.steward(ctx, steward)
+	if err != nil {
+		return nil, err
+	}
+	d, err := h.Lab.Dataset(ctx, dataset)
+	if err != nil {
+		return nil, err
+	}
+	if d.Keyset.Owner != party.Body {
+		return nil, fmt.Errorf("dataset %q %w: it is of %s, and %s acts for %s", dataset, ErrNotYours, d.Keyset.Owner, steward, party.Body)
+	}
+	version := int64(1)
+	if d.Manifest != nil {
+		version = d.Manifest.Version + 1
+	}
+	sc := opts.Schema
+	if sc == nil {
+		if sc, err = loadSchema(dir, dataset, version-1); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case sc.Sealing.Dataset != dataset:
+		return nil, fmt.Errorf("%w: the schema describes dataset %q, not %q", sandbox.ErrConflict, sc.Sealing.Dataset, dataset)
+	case sc.Params() != d.Keyset.Params || sc.Sealing.EntityRows != d.Keyset.EntityRows || sc.BudgetMicro() != d.Keyset.BudgetMicro:
+		return nil, fmt.Errorf("%w: dataset %q was registered with parameter set %s, %d row(s) per entity and budget ε %s; these belong to its key and cannot change",
+			sandbox.ErrConflict, dataset, d.Keyset.Params, d.Keyset.EntityRows, enclave.FormatScaled(d.Keyset.BudgetMicro, 6))
+	}
+	params, err := he.Compile(d.Keyset.Params)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ownKey(dir, params, d)
+	if err != nil {
+		return nil, err
+	}
+	defer key.Erase()
+	topts := opts.Table
+	topts.Keys = sc.Keys()
+	in, err := table.Open(path, topts)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	cfg := seal.Config{Table: in, Schema: sc, Key: key, Params: params, Keyset: d.KeysetDigest, Blobs: h.Blobs, Workers: runtime.GOMAXPROCS(0), Progress: opts.Progress}
+	res, err := seal.Seal(ctx, cfg)
+	if err != nil {
+		if res != nil && res.Quality != nil {
+			return &Sealed{Quality: res.Quality}, fmt.Errorf("sealing %s as dataset %q: %w", filepath.Base(path), dataset, err)
+		}
+		return nil, fmt.Errorf("sealing %s as dataset %q: %w", filepath.Base(path), dataset, err)
+	}
+	m, digest, err := h.publish(ctx, id, party, dir, d, cfg, res, version)
+	if err != nil {
+		_, serr := h.SweepBlobs(context.WithoutCancel(ctx)) // blobs without a manifest, also when the caller has gone
+		return nil, errors.Join(err, serr)
+	}
+	out := &Sealed{Manifest: m, Digest: digest, Rows: res.Rows, Quality: res.Quality}
+	for _, l := range m.Layouts {
+		for _, v := range l.Vectors {
+			out.Bytes += v.Bytes
+		}
+	}
+	return out, nil
+}
+
+// ownKey reads a dataset's key from its owner's keyring.
+func ownKey(dir string, params *he.Params, d *lab.Dataset) (*he.SecretKey, error) {
+	ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
+	if err != nil {
+		return nil, err
+	}
+	secret, err := ring.Get(keyName(d.Name) + " " + d.KeysetDigest.String())
+	if err != nil {
+		return nil, fmt.Errorf("key of dataset %q: %w", d.Name, err)
+	}
+	defer clear(secret)
+	return he.ParseSecretKey(params, secret)
+}
+
+// publish signs the manifest of a sealed table and hands it to the control plane.
+func (h *Home) publish(ctx context.Context, id *keys.Identity, party operators.Party, dir string, d *lab.Dataset, cfg seal.Config, res *seal.Result,
+	version int64) (*enclave.Manifest, enclave.Digest, error) {
+	signed, m, err := seal.Manifest(res, cfg, version, d.ManifestDigest, party.Body, cfg.Table.Format(), id, canon.At(h.Now()))
+	if err != nil {
+		return nil, enclave.Digest{}, err
+	}
+	if err := saveSchema(dir, cfg.Schema, version); err != nil {
+		return nil, enclave.Digest{}, err
+	}
+	return m, signed.Digest(), h.Lab.Publish(ctx, signed)
+}
+
+// SweepBlobs removes blobs that no manifest names: what a crash between sealing and publishing left.
+func (h *Home) SweepBlobs(ctx context.Context) (removed int, err error) {
+	named, err := namedBlobs(ctx, h.records)
+	if err != nil {
+		return 0, err
+	}
+	all, err := h.Blobs.List()
+	if err != nil {
+		return 0, err
+	}
+	for _, d := range all {
+		if !named[d] {
+			if err := h.Blobs.Delete(d); err != nil {
+				return removed, err
+			}
+			removed++
+		}
+	}
+	return removed, nil
+}

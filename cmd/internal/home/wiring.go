@@ -1,0 +1,106 @@
+package home
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/he/evaluator"
+	"yingzhou.dev/lab/enclave/release"
+	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox/audit"
+	"yingzhou.dev/lab/sandbox/lab"
+	"yingzhou.dev/lab/sandbox/plan"
+)
+
+// founders are the parties of a new lab. People are added with AddPerson.
+var founders = []operators.Party{
+	{Name: "wang.fang", Role: operators.RoleOfficial, Body: "区数据局", Title: "王芳 · 数据要素科"},
+	{Name: "li.jun", Role: operators.RoleOfficial, Body: "区数据局", Title: "李军 · 安全管理科"},
+	{Name: "zhao.min", Role: operators.RoleAuditor, Body: "区网信办", Title: "赵敏 · 审计"},
+	{Name: "custodian-bureau", Role: operators.RoleCustodian, Body: "区数据局"},
+	{Name: "custodian-cyber", Role: operators.RoleCustodian, Body: "区网信办"},
+	{Name: "custodian-notary", Role: operators.RoleCustodian, Body: "区公证处"},
+	{Name: "lab", Role: operators.RoleLab, Body: "区数据局"},
+	{Name: "node", Role: operators.RoleNode, Body: "区大数据中心"},
+}
+
+// BuildPlan is the planner as custodians and auditors run it.
+func BuildPlan(q release.Question) (*enclave.Plan, error) {
+	return plan.Build(plan.Request{Query: q.Query, EpsilonMicro: q.EpsilonMicro, Grant: q.Grant, GrantDigest: q.GrantDigest,
+		Keyset: q.Keyset, KeysetDigest: q.KeysetDigest, Manifest: q.Manifest, ManifestDigest: q.ManifestDigest})
+}
+
+// custodianLog shows the log to custodians.
+type custodianLog struct{ *audit.Log }
+
+func (l custodianLog) Checkpoint(ctx context.Context) (string, error) {
+	text, _, err := l.Log.Checkpoint(ctx)
+	return text, err
+}
+
+func (l custodianLog) Leaves(ctx context.Context, from, to int64) ([][]byte, error) {
+	var out [][]byte
+	for rec, err := range l.Log.Entries(ctx, from, to) {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rec.Raw)
+	}
+	return out, nil
+}
+
+// gate lets the control plane ask the custodians.
+type gate struct{ h *Home }
+
+func (g gate) Release(ctx context.Context, b *enclave.Bundle, step func(string)) (*lab.Outcome, error) {
+	if len(g.h.Custodians) == 0 {
+		return nil, &release.QuorumError{Need: 2, Causes: []error{errors.New("no custodian's folder is here")}}
+	}
+	members := make([]release.Member, len(g.h.Custodians))
+	for i, c := range g.h.Custodians {
+		members[i] = c
+	}
+	var lost error
+	for _, lead := range g.h.Custodians { // any custodian may lead; one that cannot is passed over
+		out, err := lead.Lead(ctx, b, members, step)
+		if err == nil {
+			return &lab.Outcome{Release: out.Release, Table: out.Sealed, Proof: out.Proof}, nil
+		}
+		if _, refused := g.Refused(err); refused || ctx.Err() != nil {
+			return nil, err
+		}
+		lost = errors.Join(lost, err)
+	}
+	return nil, lost
+}
+
+func (g gate) Refused(err error) (string, bool) {
+	var r *release.Refusal
+	if errors.As(err, &r) {
+		return err.Error(), true
+	}
+	return "", false
+}
+
+// inputs stages a worker's folder from the node's mirror.
+type inputs struct{ m *release.Mirrored }
+
+func (i inputs) Stage(ctx context.Context, ks *enclave.Keyset, keyset enclave.Digest, layout *enclave.Layout, vectors []int, dir string) error {
+	if err := i.m.Fetch(ctx, keyset, ks.Params, layout, vectors); err != nil {
+		return err
+	}
+	kind := evaluator.KindBlob
+	if layout.Kind == enclave.Rows {
+		kind = evaluator.KindPanel
+	}
+	for _, v := range vectors {
+		d := layout.Vectors[v].Blob
+		if err := store.Stage(i.m.Path(d, layout.Kind), dir, hex.EncodeToString(d[:])+"."+kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
