@@ -1,0 +1,266 @@
+package fence
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// may says which packages of this module a package may import itself, and why no others. Tests are free.
+var may = []struct{ pkg, imports, why string }{
+	{"./internal/canon", "", "what is signed has one encoding, which knows nothing of what it encodes"},
+	{"./internal/durable", "", "it knows files, not what is in them"},
+
+	{"./operators", "./internal/canon", "the rules are pure functions of statements and a time"},
+	{"./operators/registry", "./operators ./internal/canon", "it makes the bureau's statements and applies the rules to them"},
+
+	{"./enclave", "./operators ./internal/canon", "a root package holds nouns and imports none of its children"},
+	{"./enclave/dp", "./enclave", "noise is a function of a key and a question, not of where data lies"},
+	{"./enclave/keys", "./enclave ./internal/canon ./internal/durable", "keys are used where they lie; it sees no data"},
+	{"./enclave/keys/keystest", "./enclave ./enclave/keys", "a conformance suite needs what it tests"},
+	{"./enclave/store", "./enclave ./internal/durable", "it keeps sealed blobs and cannot decrypt"},
+	{"./enclave/he/internal/modq", "", "arithmetic"},
+	{"./enclave/he/evaluator", "./enclave ./enclave/he/internal/modq ./enclave/store ./internal/canon",
+		"it computes on ciphertexts inside a worker, which has no keys"},
+	{"./enclave/he", "./enclave ./enclave/he/evaluator ./enclave/he/internal/modq", "encryption does not know who may decrypt"},
+	{"./enclave/program", "./enclave ./enclave/dp", "estimates are computed from noised numbers only"},
+	{"./enclave/program/reference", "./enclave ./enclave/program", "it computes answers in the clear, for owners and tests, with no noise to imitate"},
+	{"./enclave/seal/table", "", "it parses what agencies have, which may be hostile, and nothing else"},
+	{"./enclave/seal/schema", "./enclave ./enclave/seal/table ./operators ./internal/canon", "it describes a table and encodes its cells; it seals nothing"},
+	{"./enclave/seal", "./enclave ./enclave/he ./enclave/he/evaluator ./enclave/keys ./enclave/seal/schema ./enclave/seal/table ./enclave/store ./internal/canon ./operators",
+		"it runs at the agency, before there is a job or a release"},
+	{"./enclave/release", "./enclave ./enclave/dp ./enclave/he ./enclave/he/evaluator ./enclave/keys ./enclave/program ./enclave/store ./internal/canon ./internal/durable ./operators",
+		"a custodian checks everything by itself and believes nothing that runs jobs"},
+
+	{"./sandbox", "./enclave ./operators ./internal/canon", "a root package holds nouns and imports none of its children"},
+	{"./sandbox/audit", "./enclave ./internal/canon ./internal/durable", "the log orders entries and does not judge them"},
+	{"./sandbox/db", "./enclave ./operators ./sandbox ./internal/canon", "it stores records and decides nothing"},
+	{"./sandbox/db/dbtest", "./enclave ./operators ./sandbox ./internal/canon", "a conformance suite knows the interface, not a back end"},
+	{"./sandbox/plan", "./enclave ./enclave/dp ./operators ./sandbox ./internal/canon", "every custodian plans again: no I/O and no state"},
+	{"./sandbox/runner", "./enclave ./internal/canon", "it runs a program and does not know what for"},
+	{"./sandbox/runner/...", "./enclave ./internal/canon ./sandbox/runner/...", "a back end knows tasks and digests, not jobs"},
+	{"./sandbox/lab", "./enclave ./operators ./sandbox ./sandbox/audit ./sandbox/plan ./internal/canon ./internal/durable",
+		"it reaches custodians, workers and the database through interfaces that it declares"},
+
+	{"./cmd/worker", "./enclave ./enclave/he/evaluator ./enclave/store ./internal/canon", "what runs in a job's container is only what it needs"},
+	{"./cmd/lab", anything, "wiring"},
+	{"./cmd/seal", anything, "wiring"},
+	{"./cmd/internal/...", anything, "wiring"},
+	{"./examples/...", anything, "examples show the rest"},
+	{"./internal/fence", "", "tests only"},
+	{"./internal/gotest", "", "a tool for the Makefile"},
+	{"./internal/bench", anything, "measures the rest"},
+	{"./internal/e2e", anything, "tests the whole against plain SQL"},
+}
+
+const anything = "./..."
+
+// temporary packages that hold modules in go.mod until their users are written.
+const temporary = "./internal/deps"
+
+// never says what packages must not link, by whatever way.
+var never = []struct {
+	from, to []string
+	why      string
+}{
+	{[]string{"./sandbox/..."},
+		[]string{"github.com/tuneinsight/lattigo/...", "github.com/cloudflare/circl/...", "./enclave/he/...", "./enclave/keys/...", "./enclave/release/...", "./enclave/seal/..."},
+		"the control plane holds no keys and cannot open anything, even when it is taken over: what it does not link it cannot do"},
+	{[]string{"./cmd/worker"},
+		[]string{"net", "net/http/...", "google.golang.org/grpc/...", "github.com/hashicorp/vault/...", "github.com/jackc/pgx/...",
+			"./enclave/keys/...", "github.com/tuneinsight/lattigo/...", "crypto/hpke"},
+		"a worker has nobody to talk to and nothing to decrypt with"},
+	{[]string{"./operators/..."},
+		[]string{"net", "os/exec", "database/sql"},
+		"anyone must be able to apply the rules again, anywhere, with the same answer"},
+}
+
+// only says who may import a package itself, what else it may do; tests says whether its tests count too.
+var only = []struct {
+	what, by []string
+	tests    bool
+	why      string
+}{
+	{[]string{"github.com/tuneinsight/lattigo/..."}, []string{"./enclave/he"}, false,
+		"the parameter sets that are safe to use are the ones of enclave/he"},
+	{[]string{"github.com/tuneinsight/lattigo/..."}, []string{"./enclave/he/..."}, true,
+		"what is not cryptography is tested through enclave/he"},
+	{[]string{"database/sql/..."}, []string{"./sandbox/db/...", "./internal/e2e"}, true,
+		"one package has SQL, and the tests that hold results against it; the others have its interface"},
+}
+
+// behind says which packages no other package may reach, by whatever way.
+var behind = []struct {
+	what, by []string
+	why      string
+}{
+	{[]string{"./enclave/seal/table", "./enclave/seal/schema"},
+		[]string{"./enclave/seal/...", "./cmd/seal", "./cmd/lab", "./cmd/internal/...", "./examples/...", "./internal/e2e"},
+		"rows in the clear are read at their owner's and nowhere else"},
+}
+
+// outside says which modules beside the standard library a package may import itself.
+var outside = []struct{ pkg, imports, why string }{
+	{"./operators/...", "", "whoever checks the rules has little to read"},
+	{"./enclave", "golang.org/x/mod/...", "nouns need no library but the one for signed notes"},
+	{"./internal/canon", "", "everything that is signed depends on it"},
+	{"./internal/durable", "", "everything that must not be lost depends on it"},
+}
+
+// The folders in the order in which they may lean on one another, each on itself and those before.
+var order = []string{"operators", "enclave", "sandbox", "examples", "cmd"}
+
+func TestImports(t *testing.T) {
+	g := load(t)
+	delete(g, temporary)
+	for _, fault := range faults(g) {
+		t.Error(fault)
+	}
+}
+
+// faults are the edges that break a rule, each with the rule's reason.
+func faults(g graph) []string {
+	var out []string
+	fault := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	for _, pkg := range g.own("./...") {
+		i := slices.IndexFunc(may, func(r struct{ pkg, imports, why string }) bool { return matches(pkg, r.pkg) })
+		if i < 0 {
+			fault("%s has no line in the import table: add one that says what it may import and why no more", pkg)
+			continue
+		}
+		for _, imp := range g[pkg].imports {
+			if !strings.HasPrefix(imp, "./") {
+				continue
+			}
+			if !matches(imp, strings.Fields(may[i].imports)...) {
+				fault("%s imports %s, which is not in its line of the import table: %s", pkg, imp, may[i].why)
+			}
+			if from, to := rank(pkg), rank(imp); to > from {
+				fault("%s imports %s: imports go one way, %s", pkg, imp, strings.Join(order, " <- "))
+			}
+		}
+	}
+	for _, r := range never {
+		pkgs := g.own(r.from...)
+		if len(pkgs) == 0 {
+			fault("%v matches no package: a rule that watches nothing", r.from)
+		}
+		for _, pkg := range pkgs {
+			if way := g.chain(pkg, r.to...); way != nil {
+				fault("%s: %s", strings.Join(way, " -> "), r.why)
+			}
+		}
+	}
+	for _, r := range behind {
+		if len(g.own(r.what...)) != len(r.what) {
+			fault("not all of %v are there: a rule that watches nothing", r.what)
+		}
+		for _, pkg := range g.own("./...") {
+			if matches(pkg, r.by...) {
+				continue
+			}
+			if way := g.chain(pkg, r.what...); way != nil {
+				fault("%s: %s", strings.Join(way, " -> "), r.why)
+			}
+		}
+	}
+	for _, r := range only {
+		for _, pkg := range g.own("./...") {
+			imports := g[pkg].imports
+			if r.tests {
+				imports = slices.Concat(imports, g[pkg].tests)
+			}
+			for _, imp := range imports {
+				if matches(imp, r.what...) && !matches(pkg, r.by...) {
+					fault("%s imports %s, which only %s may: %s", pkg, imp, strings.Join(r.by, ", "), r.why)
+				}
+			}
+		}
+	}
+	for _, r := range outside {
+		for _, pkg := range g.own(r.pkg) {
+			for _, imp := range g[pkg].imports {
+				n := g[imp]
+				if !strings.HasPrefix(imp, "./") && n != nil && !n.std && !matches(imp, strings.Fields(r.imports)...) {
+					fault("%s imports %s from outside the standard library: %s", pkg, imp, r.why)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// rank is a package's place in order. internal/ may be used by all and comes before them.
+func rank(pkg string) int {
+	top, _, _ := strings.Cut(strings.TrimPrefix(pkg, "./"), "/")
+	return slices.Index(order, top)
+}
+
+// A fence that never refuses would pass as well: each rule is shown an edge that breaks it.
+func TestFaults(t *testing.T) {
+	shipped := load(t)
+	delete(shipped, temporary)
+	lattigo := "github.com/tuneinsight/lattigo/v6/ring"
+	for _, c := range []struct {
+		pkg, imports string
+		want         string // of the messages
+	}{
+		{"./operators", "./enclave", "imports go one way"},
+		{"./enclave/dp", "./sandbox", "not in its line"},
+		{"./internal/canon", "./operators", "imports go one way"},
+		{"./sandbox/lab", "./enclave/keys", "./sandbox/lab -> ./enclave/keys: the control plane"},
+		{"./enclave/store", "./enclave/keys", "./cmd/worker -> ./enclave/he/evaluator -> ./enclave/store -> ./enclave/keys: a worker"},
+		{"./internal/canon", "net", "./internal/canon -> net: a worker"},
+		{"./sandbox/plan", lattigo, "which only ./enclave/he may"},
+		{"./sandbox", "database/sql", "which only ./sandbox/db/..., ./internal/e2e may"},
+		{"./enclave/release", "./enclave/seal/table", "rows in the clear"},
+		{"./operators/registry", lattigo, "from outside the standard library"},
+		{"./enclave", lattigo, "from outside the standard library"},
+		{"./sandbox/newcomer", "fmt", "no line in the import table"},
+	} {
+		g := graph{}
+		for name, n := range shipped {
+			g[name] = n
+		}
+		var n node
+		if g[c.pkg] != nil {
+			n = *g[c.pkg]
+		}
+		n.imports = append(slices.Clip(n.imports), c.imports)
+		g[c.pkg] = &n
+		if all := strings.Join(faults(g), "\n"); !strings.Contains(all, c.want) {
+			t.Errorf("an import of %s by %s gives\n%s\nand not %q", c.imports, c.pkg, all, c.want)
+		}
+	}
+	delete(shipped, "./cmd/worker")
+	if all := strings.Join(faults(shipped), "\n"); !strings.Contains(all, "watches nothing") {
+		t.Errorf("a rule for a package that is gone gives %q", all)
+	}
+}
+
+func TestChain(t *testing.T) {
+	g := graph{
+		"./a": {imports: []string{"./b", "./c"}},
+		"./b": {imports: []string{"./c"}},
+		"./c": {imports: []string{"d", "unsafe"}},
+		"d":   {imports: []string{"dd"}, std: true},
+		"dd":  {std: true},
+	}
+	for _, c := range []struct {
+		from, to string
+		want     []string
+	}{
+		{"./a", "./c", []string{"./a", "./c"}},
+		{"./a", "d/...", []string{"./a", "./c", "d"}},
+		{"./b", "dd", []string{"./b", "./c", "d", "dd"}},
+		{"./c", "./...", nil},
+		{"./a", "./a", nil},
+	} {
+		if diff := cmp.Diff(c.want, g.chain(c.from, c.to)); diff != "" {
+			t.Errorf("from %s to %s (-want +got)\n%s", c.from, c.to, diff)
+		}
+	}
+}
