@@ -112,13 +112,13 @@ func (s *Source) Expires() time.Time { return s.now.Load().cert.Leaf.NotAfter }
 // by FromCert of the verified certificate.
 func (s *Source) Server() *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
+		MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAndVerifyClientCert,
 		NextProtos: []string{"h2", "http/1.1"},
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			l := s.now.Load()
 			return &tls.Config{
-				MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{l.cert},
-				ClientAuth: tls.RequireAnyClientCert, // verified below, by the injected clock
+				MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: l.cas, Time: s.clock,
+				NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{l.cert},
 				// A resumed session would outlive a reload that withdraws an authority.
 				SessionTicketsDisabled: true,
 				VerifyConnection: func(cs tls.ConnectionState) error {
