@@ -14,6 +14,9 @@ var may = []struct{ pkg, imports, why string }{
 	{"./internal/canon", "", "what is signed has one encoding, which knows nothing of what it encodes"},
 	{"./internal/durable", "", "it knows files, not what is in them"},
 
+	{"./internal/pki", "./internal/durable", "who is at the other end of a connection, and nothing of what is said over it"},
+	{"./internal/pki/pkitest", "./internal/pki", "certificates for tests"},
+
 	{"./operators", "./internal/canon", "the rules are pure functions of statements and a time"},
 	{"./operators/registry", "./operators ./internal/canon", "it makes the bureau's statements and applies the rules to them"},
 
