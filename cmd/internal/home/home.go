@@ -92,6 +92,7 @@ type Home struct {
 	stop    []func(context.Context) error
 	worker  *worker
 	records *db.DB
+	keeper  *lab.Keeper
 }
 
 // Open opens a lab for this process alone.
@@ -177,16 +178,16 @@ func (h *Home) open(ctx context.Context) error {
 	if err := h.firstRoster(ctx); err != nil {
 		return err
 	}
-	h.Registry, err = registry.New(registry.Config{Store: statements{h}, Log: statements{h}.announce, RootKey: h.Root, Clock: h.opts.Clock,
+	if h.keeper, err = lab.NewKeeper(ctx, h.Lab, h.path("plane", "pending")); err != nil {
+		return fmt.Errorf("opening lab: %w", err)
+	}
+	h.Registry, err = registry.New(registry.Config{Store: h.keeper, Log: h.keeper.Announce, RootKey: h.Root, Clock: h.opts.Clock,
 		Roster: func(ctx context.Context) (operators.Signed, error) { s, _, err := h.Lab.Roster(ctx); return s, err },
 		Owners: func(ctx context.Context) (map[string]string, error) {
 			st, err := h.Lab.Statements(ctx)
 			return st.Owners, err
 		}})
 	if err != nil {
-		return err
-	}
-	if err := h.settle(ctx); err != nil {
 		return err
 	}
 	return h.openCustodians(ctx)
