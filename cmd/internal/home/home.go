@@ -27,6 +27,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/canon"
@@ -91,6 +92,7 @@ type Home struct {
 	stop    []func(context.Context) error
 	worker  *worker
 	records *db.DB
+	keeper  *lab.Keeper
 }
 
 // Open opens a lab for this process alone.
@@ -163,9 +165,9 @@ func (h *Home) open(ctx context.Context) error {
 		return err
 	}
 	h.closers = append(h.closers, h.worker)
-	mirror := release.NewMirror(h.Blobs, h.Blobs)
-	h.closers = append(h.closers, mirror)
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: inputs{mirror}, Worker: h.worker, Lab: labID, Node: nodeID,
+	copies := mirror.New(h.Blobs, h.Blobs)
+	h.closers = append(h.closers, copies)
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.worker, Lab: labID, Node: nodeID,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
@@ -176,16 +178,16 @@ func (h *Home) open(ctx context.Context) error {
 	if err := h.firstRoster(ctx); err != nil {
 		return err
 	}
-	h.Registry, err = registry.New(registry.Config{Store: statements{h}, Log: statements{h}.announce, RootKey: h.Root, Clock: h.opts.Clock,
+	if h.keeper, err = lab.NewKeeper(ctx, h.Lab, h.path("plane", "pending")); err != nil {
+		return fmt.Errorf("opening lab: %w", err)
+	}
+	h.Registry, err = registry.New(registry.Config{Store: h.keeper, Log: h.keeper.Announce, RootKey: h.Root, Clock: h.opts.Clock,
 		Roster: func(ctx context.Context) (operators.Signed, error) { s, _, err := h.Lab.Roster(ctx); return s, err },
 		Owners: func(ctx context.Context) (map[string]string, error) {
 			st, err := h.Lab.Statements(ctx)
 			return st.Owners, err
 		}})
 	if err != nil {
-		return err
-	}
-	if err := h.settle(ctx); err != nil {
 		return err
 	}
 	return h.openCustodians(ctx)
