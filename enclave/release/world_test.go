@@ -193,12 +193,17 @@ func (w *world) openCustodian(name string) *release.Custodian {
 
 func (w *world) openCustodianOn(name string, log release.Log) *release.Custodian {
 	w.t.Helper()
+	return w.openCustodianFrom(name, log, w.blobs)
+}
+
+func (w *world) openCustodianFrom(name string, log release.Log, blobs store.Source) *release.Custodian {
+	w.t.Helper()
 	dir := filepath.Join(w.dir, name)
 	ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
 	w.check(err)
 	own, err := store.Open(filepath.Join(dir, "mirror"))
 	w.check(err)
-	copies := mirror.New(own, w.blobs)
+	copies := mirror.New(own, blobs)
 	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: copies, RootKey: w.root.Verify(), Roster: w.signed,
 		Log: log, Build: build, Clock: w.now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	w.check(err)
