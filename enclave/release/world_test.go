@@ -42,6 +42,8 @@ type world struct {
 	roster     operators.Roster
 	signed     canon.Signed // roster
 	log        *audit.Log
+	logKey     audit.KeyPair
+	witnessKey audit.KeyPair
 	blobs      *store.Store
 	custodians map[string]*release.Custodian
 	statements []canon.Signed
@@ -135,6 +137,7 @@ func (w *world) sign(by, kind string, v any) canon.Signed {
 
 func (w *world) openLog(logKey, witnessKey audit.KeyPair) {
 	w.t.Helper()
+	w.logKey, w.witnessKey = logKey, witnessKey
 	signer, verifier, err := audit.NewLogSigner(logKey.Secret)
 	w.check(err)
 	cosigner, err := audit.NewWitnessSigner(witnessKey.Secret)
