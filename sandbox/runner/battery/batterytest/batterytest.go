@@ -28,6 +28,8 @@ type Backend struct {
 	Alone map[string][]string
 	// With says for a line without which other it cannot be, or does nothing.
 	With map[string]string
+	// Brief leaves out the runs with one line alone.
+	Brief bool
 	// Needed says for a line why nothing starts without it alone.
 	Needed map[string]string
 }
@@ -98,10 +100,12 @@ func Run(t *testing.T, hostile string, b Backend) {
 		} else {
 			m.Removed[line] = minus(attack(t, "without-"+line, others, true, true, solo).Worked(), with)
 		}
-		other := b.With[line]
-		only := attack(t, "only-"+line, func(l string) bool { return l == line || l == other }, true, false, solo).Worked()
-		alone[line] = only
-		m.Only[line] = slices.DeleteFunc(minus(alone[other], only), func(name string) bool { return isAlone(name) && !slices.Contains(solo, name) })
+		if !b.Brief {
+			other := b.With[line]
+			only := attack(t, "only-"+line, func(l string) bool { return l == line || l == other }, true, false, solo).Worked()
+			alone[line] = only
+			m.Only[line] = slices.DeleteFunc(minus(alone[other], only), func(name string) bool { return isAlone(name) && !slices.Contains(solo, name) })
+		}
 		t.Logf("without %s: %v; alone it stops %v", line, m.Removed[line], m.Only[line])
 	}
 	data, err := json.MarshalIndent(m, "", "  ")

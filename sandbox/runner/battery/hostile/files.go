@@ -111,7 +111,7 @@ func replaceWorker() error {
 	return os.Rename(worker+"-", worker)
 }
 
-// fillTmp succeeds if 64 MiB fit.
+// fillTmp succeeds if 24 MiB fit.
 func fillTmp() error {
 	f, err := os.Create("/tmp/big")
 	if err != nil {
@@ -120,7 +120,7 @@ func fillTmp() error {
 	defer os.Remove("/tmp/big")
 	defer f.Close()
 	block := make([]byte, 1<<20)
-	for range 64 {
+	for range 24 {
 		if _, err := f.Write(block); err != nil {
 			return err
 		}
