@@ -8,7 +8,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 10s
 
 SHIPPED := CGO_ENABLED=0 go build -trimpath -buildvcs=false
-FOLDERS := cmd enclave examples internal operators sandbox
+FOLDERS := cmd deploy enclave examples internal operators sandbox
 
 .PHONY: help
 help: ## list the targets
