@@ -25,6 +25,9 @@ var may = []struct{ pkg, imports, why string }{
 	{"./enclave/api/v1", "", "generated: messages of artefacts' bytes, which it does not read"},
 	{"./enclave/dp", "./enclave", "noise is a function of a key and a question, not of where data lies"},
 	{"./enclave/keys", "./enclave ./internal/canon ./internal/durable", "keys are used where they lie; it sees no data"},
+	{"./enclave/vault", "", "it speaks to a server and does not know what for"},
+	{"./enclave/vault/vaulttest", "./enclave/vault", "it runs servers for tests"},
+	{"./enclave/keys/transit", "./enclave ./enclave/keys ./enclave/vault ./internal/canon", "custody of the same things, in a Vault"},
 	{"./enclave/keys/keystest", "./enclave ./enclave/keys", "a conformance suite needs what it tests"},
 	{"./enclave/store", "./enclave ./internal/durable", "it keeps sealed blobs and cannot decrypt"},
 	{"./enclave/he/internal/modq", "", "arithmetic"},
@@ -114,6 +117,7 @@ var outside = []struct{ pkg, imports, why string }{
 	{"./operators/...", "", "whoever checks the rules has little to read"},
 	{"./enclave", "golang.org/x/mod/...", "nouns need no library but the one for signed notes"},
 	{"./internal/canon", "", "everything that is signed depends on it"},
+	{"./enclave/vault", "", "what comes near a key has little to read"},
 	{"./internal/durable", "", "everything that must not be lost depends on it"},
 }
 
