@@ -26,6 +26,8 @@ var may = []struct{ pkg, imports, why string }{
 	{"./enclave/he/evaluator", "./enclave ./enclave/he/internal/modq ./enclave/store ./internal/canon",
 		"it computes on ciphertexts inside a worker, which has no keys"},
 	{"./enclave/he", "./enclave ./enclave/he/evaluator ./enclave/he/internal/modq", "encryption does not know who may decrypt"},
+	{"./enclave/mpc/prio3", "./enclave ./enclave/dp ./enclave/keys ./internal/canon ./internal/durable ./operators",
+		"an aggregator has its shares and its key, and asks whether a release is authorised"},
 	{"./enclave/program", "./enclave ./enclave/dp", "estimates are computed from noised numbers only"},
 	{"./enclave/program/reference", "./enclave ./enclave/program", "it computes answers in the clear, for owners and tests, with no noise to imitate"},
 	{"./enclave/seal/table", "", "it parses what agencies have, which may be hostile, and nothing else"},
@@ -88,6 +90,8 @@ var only = []struct {
 		"the parameter sets that are safe to use are the ones of enclave/he"},
 	{[]string{"github.com/tuneinsight/lattigo/..."}, []string{"./enclave/he/..."}, true,
 		"what is not cryptography is tested through enclave/he"},
+	{[]string{"github.com/cloudflare/circl/..."}, []string{"./enclave/mpc/prio3"}, true,
+		"circl is used for one protocol; HPKE and signatures are the standard library's"},
 	{[]string{"database/sql/..."}, []string{"./sandbox/db/...", "./internal/e2e"}, true,
 		"one package has SQL, and the tests that hold results against it; the others have its interface"},
 }
