@@ -30,3 +30,15 @@ type PartyError struct {
 
 func (e *PartyError) Error() string { return fmt.Sprintf("%s: node %d: %v", e.Step, e.Party, e.Err) }
 func (e *PartyError) Unwrap() error { return e.Err }
+
+// AbortError is a peer's word that it ended the job because of a node, which may be any of the three or, at −1, none.
+type AbortError struct{ Blames int }
+
+func (e *AbortError) Error() string {
+	if e.Blames < 0 {
+		return ErrAborted.Error()
+	}
+	return fmt.Sprintf("%v: it blames node %d", ErrAborted, e.Blames)
+}
+
+func (e *AbortError) Is(target error) bool { return target == ErrAborted }
