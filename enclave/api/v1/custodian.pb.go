@@ -907,7 +907,7 @@ var File_enclave_api_v1_custodian_proto protoreflect.FileDescriptor
 
 const file_enclave_api_v1_custodian_proto_rawDesc = "" +
 	"\n" +
-	"\x1eenclave/api/v1/custodian.proto\x12\x06lab.v1\x1a\x1cenclave/api/v1/failure.proto\"U\n" +
+	"\x1eenclave/api/v1/custodian.proto\x12\x06lab.v1\"U\n" +
 	"\rAcceptRequest\x12\x16\n" +
 	"\x06keyset\x18\x01 \x01(\fR\x06keyset\x12\x14\n" +
 	"\x05piece\x18\x02 \x01(\x05R\x05piece\x12\x16\n" +
@@ -1042,7 +1042,6 @@ func file_enclave_api_v1_custodian_proto_init() {
 	if File_enclave_api_v1_custodian_proto != nil {
 		return
 	}
-	file_enclave_api_v1_failure_proto_init()
 	file_enclave_api_v1_custodian_proto_msgTypes[11].OneofWrappers = []any{
 		(*LeadResponse_Stage)(nil),
 		(*LeadResponse_Outcome)(nil),

@@ -126,6 +126,7 @@ type Failure struct {
 	//	*Failure_SplitView
 	//	*Failure_Unavailable
 	//	*Failure_Text
+	//	*Failure_Withheld
 	Kind          isFailure_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -222,6 +223,15 @@ func (x *Failure) GetText() string {
 	return ""
 }
 
+func (x *Failure) GetWithheld() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Failure_Withheld); ok {
+			return x.Withheld
+		}
+	}
+	return ""
+}
+
 type isFailure_Kind interface {
 	isFailure_Kind()
 }
@@ -250,6 +260,10 @@ type Failure_Text struct {
 	Text string `protobuf:"bytes,6,opt,name=text,proto3,oneof"` // a cause without a type of its own
 }
 
+type Failure_Withheld struct {
+	Withheld string `protobuf:"bytes,7,opt,name=withheld,proto3,oneof"` // digest of a statement that is in the log and not in the dossier
+}
+
 func (*Failure_Refusal) isFailure_Kind() {}
 
 func (*Failure_Quorum) isFailure_Kind() {}
@@ -261,6 +275,8 @@ func (*Failure_SplitView) isFailure_Kind() {}
 func (*Failure_Unavailable) isFailure_Kind() {}
 
 func (*Failure_Text) isFailure_Kind() {}
+
+func (*Failure_Withheld) isFailure_Kind() {}
 
 // Refusal is a custodian's reasoned no.
 type Refusal struct {
@@ -526,7 +542,7 @@ var File_enclave_api_v1_failure_proto protoreflect.FileDescriptor
 
 const file_enclave_api_v1_failure_proto_rawDesc = "" +
 	"\n" +
-	"\x1cenclave/api/v1/failure.proto\x12\x06lab.v1\"\xa2\x02\n" +
+	"\x1cenclave/api/v1/failure.proto\x12\x06lab.v1\"\xc0\x02\n" +
 	"\aFailure\x12+\n" +
 	"\arefusal\x18\x01 \x01(\v2\x0f.lab.v1.RefusalH\x00R\arefusal\x12/\n" +
 	"\x06quorum\x18\x02 \x01(\v2\x15.lab.v1.QuorumFailureH\x00R\x06quorum\x12<\n" +
@@ -535,7 +551,8 @@ const file_enclave_api_v1_failure_proto_rawDesc = "" +
 	"\n" +
 	"split_view\x18\x04 \x01(\v2\x18.lab.v1.SplitViewFailureH\x00R\tsplitView\x12\"\n" +
 	"\vunavailable\x18\x05 \x01(\tH\x00R\vunavailable\x12\x14\n" +
-	"\x04text\x18\x06 \x01(\tH\x00R\x04textB\x06\n" +
+	"\x04text\x18\x06 \x01(\tH\x00R\x04text\x12\x1c\n" +
+	"\bwithheld\x18\a \x01(\tH\x00R\bwithheldB\x06\n" +
 	"\x04kind\"\x84\x01\n" +
 	"\aRefusal\x12\x1c\n" +
 	"\tcustodian\x18\x01 \x01(\tR\tcustodian\x12 \n" +
@@ -625,6 +642,7 @@ func file_enclave_api_v1_failure_proto_init() {
 		(*Failure_SplitView)(nil),
 		(*Failure_Unavailable)(nil),
 		(*Failure_Text)(nil),
+		(*Failure_Withheld)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
