@@ -53,6 +53,11 @@ var may = []struct{ pkg, imports, why string }{
 	{"./sandbox/lab", "./enclave ./operators ./sandbox ./sandbox/audit ./sandbox/plan ./internal/canon ./internal/durable",
 		"it reaches custodians, workers and the database through interfaces that it declares"},
 
+	{"./sandbox/server", "./enclave ./enclave/refusal ./enclave/store ./internal/canon ./internal/pki ./internal/rpc ./operators ./operators/registry ./sandbox ./sandbox/api/v1 ./sandbox/audit ./sandbox/lab ./sandbox/plan",
+		"it authenticates and translates; decisions are made by what it calls"},
+	{"./sandbox/client", "./enclave ./enclave/api/v1 ./enclave/refusal ./enclave/store ./internal/canon ./internal/rpc ./operators ./operators/registry ./sandbox ./sandbox/api/v1 ./sandbox/audit ./sandbox/lab ./sandbox/plan",
+		"it verifies and signs nothing that needs a key of the lab's; what opens results is its caller's"},
+
 	{"./cmd/worker", "./enclave ./enclave/he/evaluator ./enclave/store ./internal/canon", "what runs in a job's container is only what it needs"},
 	{"./cmd/lab", anything, "wiring"},
 	{"./cmd/seal", anything, "wiring"},

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
@@ -46,22 +47,36 @@ func Status(err error) (*status.Status, bool) {
 	if errors.As(err, &refused) {
 		p.Job = string(refused.id)
 	}
-	code := classify(err, p)
-	if code == codes.OK {
-		return nil, false
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) { // the text would name a path
+		return status.New(codes.ResourceExhausted, "the lab's disk is full"), true
 	}
-	st, detailErr := status.New(code, err.Error()).WithDetails(p)
-	if detailErr != nil {
+	st, unopened := refusal.Status(err) // with the details that the custodians gave
+	if unopened {
+		p.Kind, p.Reasons = labv1.Problem_UNOPENED, unopenedReasons(err)
+	} else if code := classify(err, p); code == codes.OK {
 		return nil, false
+	} else {
+		st = status.New(code, err.Error())
 	}
-	return st, true
+	st, detailErr := st.WithDetails(p)
+	return st, detailErr == nil
+}
+
+func unopenedReasons(err error) (out []*labv1.Reason) {
+	var quorum *refusal.QuorumError
+	if !errors.As(err, &quorum) {
+		return []*labv1.Reason{{Text: err.Error()}}
+	}
+	for _, c := range quorum.Causes {
+		out = append(out, &labv1.Reason{Text: c.Error()})
+	}
+	return out
 }
 
 // classify fills a problem and returns its code, or OK for an error that it does not know.
 func classify(err error, p *labv1.Problem) codes.Code {
 	var denied *operators.DeniedError
 	var refused *plan.RefusedError
-	var unopened *lab.UnopenedError
 	var ended *lab.EndedError
 	var rule operators.Rule
 	switch {
@@ -71,12 +86,6 @@ func classify(err error, p *labv1.Problem) codes.Code {
 	case errors.As(err, &refused):
 		p.Kind, p.Reasons = labv1.Problem_REFUSED, refusedReasons(refused)
 		return codes.InvalidArgument
-	case errors.As(err, &unopened):
-		p.Kind = labv1.Problem_UNOPENED
-		for _, r := range unopened.Reasons {
-			p.Reasons = append(p.Reasons, &labv1.Reason{Text: r})
-		}
-		return codes.FailedPrecondition
 	case errors.As(err, &ended):
 		p.Kind = labv1.Problem_ENDED
 		return codes.FailedPrecondition
@@ -87,13 +96,9 @@ func classify(err error, p *labv1.Problem) codes.Code {
 			return m.code
 		}
 	}
-	switch {
-	case errors.As(err, &rule): // a statement that is no good by itself
+	if errors.As(err, &rule) { // a statement that is no good by itself
 		p.Kind, p.Reasons = labv1.Problem_DENIED, []*labv1.Reason{{Rule: string(rule), Text: err.Error()}}
 		return codes.PermissionDenied
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		p.Kind = labv1.Problem_KIND_UNSPECIFIED
-		return codes.ResourceExhausted
 	}
 	return codes.OK
 }
@@ -121,7 +126,9 @@ type refusedJob struct {
 func (e *refusedJob) Unwrap() error { return e.error }
 
 // invalid is a mistake in a request.
-func invalid(format string, args ...any) error { return rpc.Errorf(codes.InvalidArgument, format, args...) }
+func invalid(format string, args ...any) error {
+	return rpc.Errorf(codes.InvalidArgument, format, args...)
+}
 
 // gone reports whether the caller left or ran out of time.
 func gone(err error) bool {
