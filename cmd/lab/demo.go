@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/cmd/internal/cli"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave/seal/schema"
@@ -195,7 +196,7 @@ func (d *demo) sealTables(ctx context.Context) error {
 			return err
 		}
 		start := time.Now()
-		sealed, err := d.home.SealTable(ctx, s.path, t.dataset, t.steward, home.SealOptions{})
+		sealed, err := d.home.SealTable(ctx, s.path, t.dataset, t.steward, agency.SealOptions{})
 		if err != nil {
 			return err
 		}

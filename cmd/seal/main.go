@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/cmd/internal/cli"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave"
@@ -41,7 +42,7 @@ type sealer struct {
 	dir, as, dataset, schema string
 	json                     bool
 	wait                     time.Duration
-	opts                     home.SealOptions
+	opts                     agency.SealOptions
 }
 
 func (s *sealer) command() *cobra.Command {
@@ -109,7 +110,7 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 }
 
 // refused shows the steward what is wrong with the table. Rows have numbers in it, never values.
-func (s *sealer) refused(sealed *home.Sealed, err error) error {
+func (s *sealer) refused(sealed *agency.Sealed, err error) error {
 	if sealed == nil || sealed.Quality == nil || sealed.Quality.Rows == 0 {
 		return err
 	}
@@ -120,7 +121,7 @@ func (s *sealer) refused(sealed *home.Sealed, err error) error {
 	return err
 }
 
-func (s *sealer) report(sealed *home.Sealed, took time.Duration) error {
+func (s *sealer) report(sealed *agency.Sealed, took time.Duration) error {
 	m := sealed.Manifest
 	if s.json {
 		return cli.WriteJSON(s.out, struct {

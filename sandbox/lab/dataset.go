@@ -140,8 +140,8 @@ func (l *Lab) Publish(ctx context.Context, s enclave.Signed) error {
 }
 
 // NamedBlobs are the blobs that manifests name: all that a lab needs.
-func (l *Lab) NamedBlobs(ctx context.Context) (map[enclave.Digest]bool, error) {
-	manifests, err := l.cfg.Store.Artefacts(ctx, enclave.KindManifest)
+func NamedBlobs(ctx context.Context, records sandbox.Records) (map[enclave.Digest]bool, error) {
+	manifests, err := records.Artefacts(ctx, enclave.KindManifest)
 	if err != nil {
 		return nil, err
 	}

@@ -45,9 +45,6 @@ var ErrNoLab = errors.New("no lab here")
 // ErrExists means that a folder holds a lab already.
 var ErrExists = errors.New("there is a lab already")
 
-// ErrNotYours means that somebody acts on what belongs to another body.
-var ErrNotYours = errors.New("belongs to another body")
-
 // ErrInUse means that another process has the lab open.
 var ErrInUse = errors.New("the lab is in use by another process")
 
