@@ -133,3 +133,24 @@ func (e *SplitViewError) Error() string { return e.Text }
 
 // Unwrap makes the error an ErrLogFork.
 func (e *SplitViewError) Unwrap() error { return ErrLogFork }
+
+// Final says whether an error is a refusal that asking again cannot change. A withheld statement is not: a newer dossier
+// may show it. A missing quorum is only if it would be missing even with everybody who could not be reached.
+func Final(err error) bool {
+	var withheld *WithheldError
+	var quorum *QuorumError
+	var refused *Refusal
+	switch {
+	case errors.As(err, &withheld):
+		return false
+	case errors.As(err, &quorum):
+		possible := quorum.Have
+		for _, cause := range quorum.Causes {
+			if !errors.As(cause, &refused) {
+				possible++
+			}
+		}
+		return possible < quorum.Need
+	}
+	return errors.As(err, &refused)
+}

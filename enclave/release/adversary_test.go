@@ -168,7 +168,7 @@ func TestCustodianRefusesAForkedLog(t *testing.T) {
 	w.check(w.commit(b))
 	w.check(w.custodians["cust-a"].Close())
 	w.check(os.Remove(filepath.Join(w.dir, "cust-a", "state", "log-entries"))) // its own copy of what it read
-	other := ready(t) // another history
+	other := ready(t)                                                          // another history
 	w.openCustodianOn("cust-a", &mixedLog{Log: w.log, leaves: other.log})
 	w.connect()
 	w.wantRefusal(w.commit(b), release.ErrLogFork)
