@@ -35,10 +35,10 @@ type Lab interface {
 
 // Config is what an Agency works with. All fields but Send are required.
 type Config struct {
-	Dir     string         // own folder: keyring and schemas
-	Steward *keys.Identity // who acts
-	Lab     Lab
-	Blobs   *store.Store // where sealing writes
+	Dir      string                                    // own folder: keyring and schemas; set by Open
+	Identity func(name string) (*keys.Identity, error) // of the steward who acts
+	Lab      Lab
+	Blobs    *store.Store // where sealing writes
 	// Deal hands a sealed key piece to its custodian and returns when the custodian has confirmed it.
 	Deal func(ctx context.Context, keyset enclave.Signed, piece seal.DealtPiece) error
 	// Send brings sealed blobs to the lab before they are published; nil where Blobs is the lab's own store. Sweep
@@ -50,17 +50,17 @@ type Config struct {
 
 // Agency is a steward at work.
 type Agency struct {
-	cfg   Config
-	party operators.Party
+	cfg     Config
+	steward *keys.Identity
+	party   operators.Party
 }
 
-// Open checks that the steward may act for an agency, and makes the agency's folder. dir gives the folder of a body.
-func Open(ctx context.Context, cfg Config, dir func(body string) string) (*Agency, error) {
+// Open checks that a steward may act for an agency, and makes the agency's folder, which dir gives.
+func Open(ctx context.Context, cfg Config, name string, dir func(body string) string) (*Agency, error) {
 	_, roster, err := cfg.Lab.Roster(ctx)
 	if err != nil {
 		return nil, err
 	}
-	name := cfg.Steward.Name()
 	p, ok := roster.Find(name)
 	if !ok {
 		return nil, fmt.Errorf("steward %q: %w: `lab person list` names the people", name, sandbox.ErrNotFound)
@@ -68,8 +68,12 @@ func Open(ctx context.Context, cfg Config, dir func(body string) string) (*Agenc
 	if p.Role != operators.RoleSteward {
 		return nil, fmt.Errorf("%q is %s of %s and no data steward: the data %w", name, p.Role, p.Body, ErrNotYours)
 	}
+	id, err := cfg.Identity(name)
+	if err != nil {
+		return nil, err
+	}
 	cfg.Dir = dir(p.Body)
-	return &Agency{cfg: cfg, party: p}, durable.MkdirAll(filepath.Join(cfg.Dir, "schemas"), 0o700)
+	return &Agency{cfg: cfg, steward: id, party: p}, durable.MkdirAll(filepath.Join(cfg.Dir, "schemas"), 0o700)
 }
 
 func keyName(dataset string) string { return "dataset key " + dataset }
@@ -92,7 +96,7 @@ func (a *Agency) Register(ctx context.Context, sc *schema.Schema) (*enclave.Keys
 		return nil, err
 	}
 	dealt, err := seal.Deal(seal.Dealing{Dataset: name, Params: sc.Params(), Custodians: roster.WithRole(operators.RoleCustodian), Quorum: roster.Quorum,
-		EntityRows: sc.Sealing.EntityRows, BudgetMicro: sc.BudgetMicro(), Made: canon.At(a.cfg.Clock())}, a.cfg.Steward, a.party.Body)
+		EntityRows: sc.Sealing.EntityRows, BudgetMicro: sc.BudgetMicro(), Made: canon.At(a.cfg.Clock())}, a.steward, a.party.Body)
 	if err != nil {
 		return nil, err
 	}

@@ -114,7 +114,7 @@ func (a *Agency) ownKey(params *he.Params, d *lab.Dataset) (*he.SecretKey, error
 
 // publish signs the manifest of a sealed table and hands it to the control plane, after its blobs.
 func (a *Agency) publish(ctx context.Context, d *lab.Dataset, cfg seal.Config, res *seal.Result, version int64) (*enclave.Manifest, enclave.Digest, error) {
-	signed, m, err := seal.Manifest(res, cfg, version, d.ManifestDigest, a.party.Body, cfg.Table.Format(), a.cfg.Steward, canon.At(a.cfg.Clock()))
+	signed, m, err := seal.Manifest(res, cfg, version, d.ManifestDigest, a.party.Body, cfg.Table.Format(), a.steward, canon.At(a.cfg.Clock()))
 	if err != nil {
 		return nil, enclave.Digest{}, err
 	}

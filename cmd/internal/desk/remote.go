@@ -24,6 +24,7 @@ import (
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/pki"
+	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/internal/strict"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/operators/registry"
@@ -49,12 +50,11 @@ type Config struct {
 type Remote struct {
 	*client.Client
 
-	cfg    Config
-	root   ed25519.PublicKey
-	tls    *pki.Source
-	id     *keys.Identity
-	clock  func() time.Time
-	closed bool
+	cfg   Config
+	root  ed25519.PublicKey
+	tls   *pki.Source
+	id    *keys.Identity
+	clock func() time.Time
 }
 
 // OpenRemote reads a client's folder. Nothing is asked of the lab yet. server, if given, goes before the file's.
@@ -168,10 +168,6 @@ func (r *Remote) AddPerson(ctx context.Context, p operators.Party) error {
 
 // agency opens the steward's own side. Sealing writes to a store in the agency's folder, from where blobs are sent.
 func (r *Remote) agency(ctx context.Context, steward string) (_ *agency.Agency, done func() error, err error) {
-	id, err := r.Identity(steward)
-	if err != nil {
-		return nil, nil, err
-	}
 	if r.cfg.Agency == "" {
 		return nil, nil, fmt.Errorf("%s names no folder for the agency's keys", ConfigFile)
 	}
@@ -186,10 +182,10 @@ func (r *Remote) agency(ctx context.Context, steward string) (_ *agency.Agency, 
 	if err != nil {
 		return nil, nil, err
 	}
-	a, err := agency.Open(ctx, agency.Config{Steward: id, Lab: r, Blobs: blobs, Deal: r.deal, Clock: r.clock,
+	a, err := agency.Open(ctx, agency.Config{Identity: r.Identity, Lab: r, Blobs: blobs, Deal: r.deal, Clock: r.clock,
 		Send:  func(ctx context.Context, ds []enclave.Digest) error { return r.Upload(ctx, blobs, ds, nil) },
 		Sweep: func(context.Context) error { return nil }, // the outbox goes as a whole; the lab sweeps its own
-	}, func(string) string { return r.cfg.Agency })
+	}, steward, func(string) string { return r.cfg.Agency })
 	return a, func() error { return os.RemoveAll(outbox) }, err
 }
 
@@ -203,11 +199,15 @@ func (r *Remote) deal(ctx context.Context, keyset enclave.Signed, p seal.DealtPi
 	if !ok {
 		return fmt.Errorf("custodian %q: %w: the lab does not say where it is; a key is dealt to all custodians or to none", p.Custodian, sandbox.ErrNotFound)
 	}
-	c, err := custodian.Dial(p.Custodian, address, r.tls.Client(pki.Name{Role: string(operators.RoleCustodian), Party: p.Custodian}))
+	roster, _, err := r.Roster(ctx)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.Accept(ctx, keyset, p.Piece, p.Sealed), c.Close())
+	conn, err := rpc.Dial(address, r.tls.Client(pki.Name{Role: string(operators.RoleCustodian), Party: p.Custodian}))
+	if err != nil {
+		return err
+	}
+	return errors.Join(custodian.New(p.Custodian, conn).Accept(ctx, keyset, p.Piece, p.Sealed, &roster), conn.Close())
 }
 
 // RegisterDataset deals a dataset's key to the custodians and registers its keyset.

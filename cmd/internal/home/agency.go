@@ -11,26 +11,14 @@ import (
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/schema"
-	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/lab"
 )
 
 // agency opens the side of a steward's agency in this folder.
 func (h *Home) agency(ctx context.Context, steward string) (*agency.Agency, error) {
-	_, roster, err := h.Lab.Roster(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if p, ok := roster.Find(steward); ok && p.Role != operators.RoleSteward {
-		return nil, fmt.Errorf("%q is %s of %s and no data steward: the data %w", steward, p.Role, p.Body, agency.ErrNotYours)
-	}
-	id, err := h.Identity(steward)
-	if err != nil {
-		return nil, err
-	}
-	return agency.Open(ctx, agency.Config{Steward: id, Lab: h.Lab, Blobs: h.Blobs, Deal: h.deal, Clock: h.opts.Clock,
+	return agency.Open(ctx, agency.Config{Identity: h.Identity, Lab: h.Lab, Blobs: h.Blobs, Deal: h.deal, Clock: h.opts.Clock,
 		Sweep: func(ctx context.Context) error { _, err := h.SweepBlobs(ctx); return err }},
-		func(body string) string { return h.path("agencies", body) })
+		steward, func(body string) string { return h.path("agencies", body) })
 }
 
 // deal hands a piece to the custodian whose folder is here.

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -228,6 +229,25 @@ func (h *Home) Close(ctx context.Context) error {
 
 // Now is the lab's clock.
 func (h *Home) Now() time.Time { return h.opts.Clock() }
+
+// RootKey is the lab's root public key.
+func (h *Home) RootKey() ed25519.PublicKey { return h.Root }
+
+// Acting is nobody in particular: whoever has the folder can act for everybody in it.
+func (h *Home) Acting() string { return "" }
+
+// Book makes and reads statements.
+func (h *Home) Book() *registry.Registry { return h.Registry }
+
+// Checkpoint is the log's latest.
+func (h *Home) Checkpoint(ctx context.Context) (string, enclave.Checkpoint, error) {
+	return h.Log.Checkpoint(ctx)
+}
+
+// Entries yields the log's.
+func (h *Home) Entries(ctx context.Context, from, to int64) iter.Seq2[audit.Record, error] {
+	return h.Log.Entries(ctx, from, to)
+}
 
 // LogKeys are the public keys of the log and its witness.
 func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
