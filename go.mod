@@ -3,6 +3,7 @@ module yingzhou.dev/lab
 go 1.26.0
 
 require (
+	github.com/cloudflare/circl v1.6.5
 	github.com/containerd/errdefs v1.0.0
 	github.com/docker/docker v28.5.2+incompatible
 	github.com/docker/go-units v0.5.0
