@@ -19,6 +19,9 @@ var (
 	ErrInvalid = errors.New("not a valid record")
 	// ErrDamaged means that stored metadata is not what was written.
 	ErrDamaged = errors.New("metadata is damaged: restore it from a backup")
+	// ErrUnavailable means that the database does not answer. What was being written may be there or not: look before
+	// trying again.
+	ErrUnavailable = errors.New("metadata is unreachable")
 	// ErrNewer means that a newer program has changed the metadata's schema.
 	ErrNewer = errors.New("metadata is of a newer program")
 )

@@ -39,6 +39,7 @@ var may = []struct{ pkg, imports, why string }{
 	{"./sandbox/audit", "./enclave ./internal/canon ./internal/durable", "the log orders entries and does not judge them"},
 	{"./sandbox/db", "./enclave ./operators ./sandbox ./internal/canon", "it stores records and decides nothing"},
 	{"./sandbox/db/dbtest", "./enclave ./operators ./sandbox ./internal/canon", "a conformance suite knows the interface, not a back end"},
+	{"./sandbox/db/pgtest", "", "it starts a server; what is kept there is not its business"},
 	{"./sandbox/plan", "./enclave ./enclave/dp ./operators ./sandbox ./internal/canon", "every custodian plans again: no I/O and no state"},
 	{"./sandbox/runner", "./enclave ./internal/canon", "it runs a program and does not know what for"},
 	{"./sandbox/runner/...", "./enclave ./internal/canon ./sandbox/runner/...", "a back end knows tasks and digests, not jobs"},
