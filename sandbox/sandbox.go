@@ -15,6 +15,8 @@ var (
 	ErrConflict = errors.New("conflicts with what is recorded")
 	// ErrCancelled ends the work of a job that someone cancelled.
 	ErrCancelled = errors.New("job was cancelled")
+	// ErrFenced ends the work on a job that another process has taken up meanwhile.
+	ErrFenced = errors.New("another process drives the job now")
 	// ErrInvalid means that a record would break a rule that no retry can mend.
 	ErrInvalid = errors.New("not a valid record")
 	// ErrDamaged means that stored metadata is not what was written.

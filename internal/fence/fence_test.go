@@ -89,7 +89,7 @@ var only = []struct {
 		"the parameter sets that are safe to use are the ones of enclave/he"},
 	{[]string{"github.com/tuneinsight/lattigo/..."}, []string{"./enclave/he/..."}, true,
 		"what is not cryptography is tested through enclave/he"},
-	{[]string{"database/sql/..."}, []string{"./sandbox/db/...", "./internal/e2e"}, true,
+	{[]string{"database/sql/...", "github.com/jackc/pgx/...", "github.com/riverqueue/..."}, []string{"./sandbox/db/...", "./internal/e2e"}, true,
 		"one package has SQL, and the tests that hold results against it; the others have its interface"},
 }
 

@@ -21,7 +21,9 @@ import (
 // DB is an open metadata store, for use by any number of goroutines.
 type DB struct {
 	tables
-	close func() error
+	close  func() error
+	server *server       // nil for SQLite
+	wake   chan struct{} // capacity 1: this process has planned a job; SQLite only
 }
 
 var _ sandbox.Store = (*DB)(nil)
@@ -29,7 +31,7 @@ var _ sandbox.Store = (*DB)(nil)
 // Atomic implements sandbox.Store.
 func (db *DB) Atomic(ctx context.Context, fn func(sandbox.Records) error) error {
 	return db.write(ctx, func(q querier) error {
-		return fn(tables{dialect: db.dialect, read: q, write: func(ctx context.Context, step func(querier) error) error {
+		return fn(tables{dialect: db.dialect, read: q, planned: db.planned, write: func(ctx context.Context, step func(querier) error) error {
 			return savepoint(ctx, q, step)
 		}})
 	})
@@ -73,9 +75,10 @@ type standard struct {
 		QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 		QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 	}
+	after func() // runs when the transaction has been committed; may be nil
 }
 
-func (s standard) exec(ctx context.Context, query string, args ...any) (int64, error) {
+func (s *standard) exec(ctx context.Context, query string, args ...any) (int64, error) {
 	res, err := s.q.ExecContext(ctx, query, args...)
 	if err != nil {
 		return 0, err
@@ -83,7 +86,7 @@ func (s standard) exec(ctx context.Context, query string, args ...any) (int64, e
 	return res.RowsAffected()
 }
 
-func (s standard) rows(ctx context.Context, query string, args ...any) (rows, error) {
+func (s *standard) rows(ctx context.Context, query string, args ...any) (rows, error) {
 	r, err := s.q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -91,7 +94,7 @@ func (s standard) rows(ctx context.Context, query string, args ...any) (rows, er
 	return standardRows{r}, nil
 }
 
-func (s standard) row(ctx context.Context, query string, args ...any) row {
+func (s *standard) row(ctx context.Context, query string, args ...any) row {
 	return s.q.QueryRowContext(ctx, query, args...)
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -165,6 +166,15 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(crashFile); path != "" {
 		fmt.Fprintln(os.Stderr, writeForever(context.Background(), path))
 		os.Exit(1)
+	}
+	if dsn := os.Getenv(serveDatabase); dsn != "" {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		if err := serveForever(ctx, dsn); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		stop()
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }

@@ -98,10 +98,14 @@ func (t tables) MoveJob(ctx context.Context, id sandbox.JobID, c sandbox.Change)
 		if err != nil {
 			return err
 		}
-		return one(q.exec(ctx, `INSERT INTO job_steps (job, seq, from_state, event, to_state, reason, at)
+		err = one(q.exec(ctx, `INSERT INTO job_steps (job, seq, from_state, event, to_state, reason, at)
 			SELECT CAST($1 AS TEXT), count(seq) + 1, CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS BIGINT)
 			FROM job_steps WHERE job = CAST($1 AS TEXT)`,
 			string(id), string(before.State), string(c.Event), string(after.State), after.Reason, after.Updated.UnixMicro()))
+		if err == nil && c.Event == sandbox.Plan {
+			err = t.planned(ctx, q, id)
+		}
+		return err
 	})
 	if err != nil {
 		return sandbox.Job{}, false, named(err, "moving job")

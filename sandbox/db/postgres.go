@@ -15,6 +15,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+	"github.com/riverqueue/river"
+
+	"yingzhou.dev/lab/sandbox"
 )
 
 // Postgres says which database to open.
@@ -26,10 +29,14 @@ type Postgres struct {
 // arrivals is the advisory lock of those who append statements.
 const arrivals = 0x59_5a_01
 
-var postgresDialect = dialect{arrive: fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", arrivals)}
+var postgresDialect = dialect{arrive: fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", arrivals),
+	now: "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"}
 
 // server is a PostgreSQL database that other processes may use at the same time.
-type server struct{ pool *pgxpool.Pool }
+type server struct {
+	pool  *pgxpool.Pool
+	queue *river.Client[pgx.Tx] // to insert only
+}
 
 // OpenPostgres connects to a database and brings its schema up to date. Several processes may do so at once. A server
 // that acknowledges commits which it can forget is refused.
@@ -56,7 +63,14 @@ func OpenPostgres(ctx context.Context, cfg Postgres) (*DB, error) {
 		pool.Close()
 		return nil, fmt.Errorf("opening metadata at %q, database %q: %w", conf.ConnConfig.Host, conf.ConnConfig.Database, explain(err))
 	}
-	return &DB{tables: tables{dialect: postgresDialect, read: native{pool}, write: s.transact}, close: s.close}, nil
+	db := &DB{tables: tables{dialect: postgresDialect, read: native{pool}, write: s.transact}, close: s.close, server: s}
+	db.tables.planned = func(ctx context.Context, q querier, id sandbox.JobID) error {
+		if err := db.announce(ctx, q, id, delivery); err != nil {
+			return err
+		}
+		return s.enqueue(ctx, q, driveArgs{Job: string(id), Drive: 1})
+	}
+	return db, nil
 }
 
 func (s *server) prepare(ctx context.Context) error {
@@ -69,7 +83,12 @@ func (s *server) prepare(ctx context.Context) error {
 			return fmt.Errorf("the server runs with %s = %s and may lose what it has acknowledged: set it to on", setting, value)
 		}
 	}
-	return s.migrate(ctx)
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	var err error
+	s.queue, err = s.enqueuer()
+	return err
 }
 
 // migrations of one process at a time, by an advisory lock.
@@ -89,6 +108,9 @@ func (s *server) migrate(ctx context.Context) error {
 	p, err := provider(goose.DialectPostgres, pool)
 	if err == nil {
 		err = migrate(ctx, p)
+	}
+	if err == nil {
+		err = s.riverSchema(ctx)
 	}
 	// A lock that is not given back goes with its connection: this one must not return to the pool with it.
 	if _, unlock := one.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", migrating); unlock != nil {

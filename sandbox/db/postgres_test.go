@@ -43,6 +43,12 @@ func TestPostgres(t *testing.T) {
 			return openPostgres(t, dsn), func() sandbox.Store { return openPostgres(t, dsn) }
 		})
 	})
+	t.Run("queue", func(t *testing.T) {
+		queues(t, func(t *testing.T) (*db.DB, func() *db.DB) {
+			dsn := server.Database(t)
+			return openPostgres(t, dsn), func() *db.DB { return openPostgres(t, dsn) }
+		})
+	})
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *pgtest.Server)
@@ -52,6 +58,8 @@ func TestPostgres(t *testing.T) {
 		{"processes that start at once", postgresStarts},
 		{"server that forgets", postgresForgets},
 		{"order of arrival", postgresArrival},
+		{"process that is lost", postgresLoss},
+		{"offer that is lost", postgresUndelivered},
 		{"server that restarts", postgresRestart},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, server) })
@@ -77,8 +85,8 @@ func postgresMigrations(t *testing.T, server *pgtest.Server) {
 	}
 	schema := func() []string {
 		return lines(t, pool, `SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable || ' ' || coalesce(collation_name, '')
-			FROM information_schema.columns WHERE table_schema = 'public' AND table_name NOT LIKE 'goose%'
-			UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename NOT LIKE 'goose%' ORDER BY 1`)
+			FROM information_schema.columns WHERE table_schema = 'public' AND table_name NOT LIKE 'goose%' AND table_name NOT LIKE 'river%'
+			UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename NOT LIKE 'goose%' AND tablename NOT LIKE 'river%' ORDER BY 1`)
 	}
 	forthAndBack(t, p, schema, func() sandbox.Store { return openPostgres(t, dsn) })
 }

@@ -29,8 +29,27 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	if err := f.open(ctx, path); err != nil {
 		return nil, fmt.Errorf("opening metadata %q: %w", path, errors.Join(explain(err), f.close()))
 	}
-	return &DB{tables: tables{read: standard{f.reader}, write: f.transact}, close: f.close}, nil
+	db := &DB{tables: tables{dialect: sqliteDialect, read: &standard{q: f.reader}, write: f.transact}, close: f.close, wake: make(chan struct{}, 1)}
+	db.tables.planned = db.tell
+	return db, nil
 }
+
+// tell wakes the queue of this process, which is the only one, once the transaction is committed.
+func (db *DB) tell(ctx context.Context, q querier, id sandbox.JobID) error {
+	tx, ok := q.(*standard)
+	if !ok {
+		return fmt.Errorf("planning a job outside a transaction, in %T", q)
+	}
+	tx.after = func() {
+		select {
+		case db.wake <- struct{}{}:
+		default: // woken already
+		}
+	}
+	return db.announce(ctx, q, id, 0)
+}
+
+var sqliteDialect = dialect{now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"}
 
 func (f *sqliteFile) open(ctx context.Context, path string) (err error) {
 	if f.writer, err = connect(path, "_txlock=immediate", 1); err != nil {
@@ -96,11 +115,15 @@ func (f *sqliteFile) transact(ctx context.Context, fn func(querier) error) error
 		return fmt.Errorf("beginning transaction: %w", explain(err))
 	}
 	defer tx.Rollback() // after Commit it does nothing
-	if err := fn(standard{tx}); err != nil {
+	q := &standard{q: tx}
+	if err := fn(q); err != nil {
 		return explain(err)
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("committing transaction: %w", explain(err))
+	}
+	if q.after != nil {
+		q.after()
 	}
 	return nil
 }

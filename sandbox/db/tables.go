@@ -22,8 +22,9 @@ type querier interface {
 // tables implements sandbox.Records, on its own or inside a transaction.
 type tables struct {
 	dialect
-	read  querier
-	write func(ctx context.Context, fn func(querier) error) error // runs fn in a transaction; perhaps more than once
+	read    querier
+	planned func(ctx context.Context, q querier, id sandbox.JobID) error // joins the transaction that plans a job
+	write   func(ctx context.Context, fn func(querier) error) error      // runs fn in a transaction; perhaps more than once
 }
 
 // dialect is where the two databases' SQL differs.
@@ -31,6 +32,8 @@ type dialect struct {
 	// arrive makes those who append statements wait for one another until their transactions end: a place in the order
 	// of arrival, once seen, is then never followed by an earlier one. Empty where writers exclude each other anyway.
 	arrive string
+	// now is the database's clock, in microseconds since 1970.
+	now string
 }
 
 // row is a record to be read. A query for one that finds none fails with sql.ErrNoRows.
