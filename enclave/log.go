@@ -34,6 +34,8 @@ const (
 	EntryRelease   = "release"
 	EntryFailure   = "failure" // a job ended without release
 	EntryCancel    = "cancel"
+
+	EntryCollection = "collection" // a task for reporters, signed by its analyst and confirmed by the data's owner
 )
 
 // ErrLogProof is wrapped by every log check that fails.

@@ -24,7 +24,7 @@ import (
 
 func (a *app) auditCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "audit", Short: "The log, receipts and their verification"}
-	cmd.AddCommand(a.logCmd(), a.receiptCmd(), a.verifyCmd(), a.fsckCmd())
+	cmd.AddCommand(a.logCmd(), a.receiptCmd(), a.verifyCmd(), a.recheckCmd(), a.fsckCmd())
 	return cmd
 }
 

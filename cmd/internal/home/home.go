@@ -27,6 +27,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/canon"
@@ -163,9 +164,9 @@ func (h *Home) open(ctx context.Context) error {
 		return err
 	}
 	h.closers = append(h.closers, h.worker)
-	mirror := release.NewMirror(h.Blobs, h.Blobs)
-	h.closers = append(h.closers, mirror)
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: inputs{mirror}, Worker: h.worker, Lab: labID, Node: nodeID,
+	copies := mirror.New(h.Blobs, h.Blobs)
+	h.closers = append(h.closers, copies)
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.worker, Lab: labID, Node: nodeID,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
