@@ -62,6 +62,7 @@ var may = []struct{ pkg, imports, why string }{
 	{"./sandbox/witness", "./enclave ./enclave/api/v1 ./internal/rpc ./sandbox/audit", "a witness sees checkpoints and nothing else"},
 	{"./sandbox/db", "./enclave ./operators ./sandbox ./internal/canon", "it stores records and decides nothing"},
 	{"./sandbox/db/dbtest", "./enclave ./operators ./sandbox ./internal/canon", "a conformance suite knows the interface, not a back end"},
+	{"./sandbox/db/pgtest", "", "it starts a server; what is kept there is not its business"},
 	{"./sandbox/plan", "./enclave ./enclave/dp ./operators ./sandbox ./internal/canon", "every custodian plans again: no I/O and no state"},
 	{"./sandbox/runner", "./enclave ./internal/canon", "it runs a program and does not know what for"},
 	{"./sandbox/runner/...", "./enclave ./internal/canon ./sandbox/runner/...", "a back end knows tasks and digests, not jobs"},
@@ -118,7 +119,7 @@ var only = []struct {
 		"what is not cryptography is tested through enclave/he"},
 	{[]string{"github.com/cloudflare/circl/..."}, []string{"./enclave/mpc/prio3"}, true,
 		"circl is used for one protocol; HPKE and signatures are the standard library's"},
-	{[]string{"database/sql/..."}, []string{"./sandbox/db/...", "./internal/e2e"}, true,
+	{[]string{"database/sql/...", "github.com/jackc/pgx/...", "github.com/riverqueue/..."}, []string{"./sandbox/db/...", "./internal/e2e"}, true,
 		"one package has SQL, and the tests that hold results against it; the others have its interface"},
 }
 
