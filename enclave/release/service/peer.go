@@ -41,7 +41,9 @@ func NewPeer(name string, conn grpc.ClientConnInterface, self string, roster fun
 // Name implements release.Member.
 func (p *Peer) Name() string { return p.name }
 
-func (p *Peer) fault(err error) error { return refusal.FromStatus(fmt.Sprintf("custodian %q", p.name), err) }
+func (p *Peer) fault(err error) error {
+	return refusal.FromStatus(fmt.Sprintf("custodian %q", p.name), err)
+}
 
 func within(ctx context.Context, method string) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, custodian.Methods()[method].Deadline)
