@@ -76,6 +76,12 @@ func Open(ctx context.Context, cfg Config, name string, dir func(body string) st
 	return &Agency{cfg: cfg, steward: id, party: p}, durable.MkdirAll(filepath.Join(cfg.Dir, "schemas"), 0o700)
 }
 
+// Steward is who acts, with the keys.
+func (a *Agency) Steward() *keys.Identity { return a.steward }
+
+// Party is the steward's place in the roster.
+func (a *Agency) Party() operators.Party { return a.party }
+
 func keyName(dataset string) string { return "dataset key " + dataset }
 
 // Register deals a dataset's key to the custodians and registers its keyset. Repeating it after a crash takes up where it
