@@ -41,7 +41,9 @@ func NewPeer(name string, conn grpc.ClientConnInterface, self string, roster fun
 // Name implements release.Member.
 func (p *Peer) Name() string { return p.name }
 
-func (p *Peer) fault(err error) error { return refusal.FromStatus(fmt.Sprintf("custodian %q", p.name), err) }
+func (p *Peer) fault(err error) error {
+	return refusal.FromStatus(fmt.Sprintf("custodian %q", p.name), err)
+}
 
 func within(ctx context.Context, method string) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, custodian.Methods()[method].Deadline)
@@ -87,6 +89,17 @@ func (p *Peer) Records(ctx context.Context, heights map[string]int64) ([]canon.S
 			return nil, fmt.Errorf("ledger of custodian %q: more than %d bytes at once", p.name, maxLedger)
 		}
 	}
+}
+
+// Seen implements release.Member.
+func (p *Peer) Seen(ctx context.Context) (string, error) {
+	ctx, cancel := within(ctx, enclavev1.CustodianService_GetStatus_FullMethodName)
+	defer cancel()
+	resp, err := p.rpc.GetStatus(ctx, &enclavev1.GetStatusRequest{})
+	if err != nil {
+		return "", p.fault(err)
+	}
+	return resp.GetCheckpoint(), nil
 }
 
 // Commit implements release.Member.
