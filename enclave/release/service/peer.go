@@ -91,6 +91,17 @@ func (p *Peer) Records(ctx context.Context, heights map[string]int64) ([]canon.S
 	}
 }
 
+// Seen implements release.Member.
+func (p *Peer) Seen(ctx context.Context) (string, error) {
+	ctx, cancel := within(ctx, enclavev1.CustodianService_GetStatus_FullMethodName)
+	defer cancel()
+	resp, err := p.rpc.GetStatus(ctx, &enclavev1.GetStatusRequest{})
+	if err != nil {
+		return "", p.fault(err)
+	}
+	return resp.GetCheckpoint(), nil
+}
+
 // Commit implements release.Member.
 func (p *Peer) Commit(ctx context.Context, b *enclave.Bundle, active []string) error {
 	ctx, cancel := within(ctx, enclavev1.CustodianService_Commit_FullMethodName)
