@@ -68,7 +68,9 @@ type Custodian struct {
 	follow   *follower
 	peers    map[string]Member
 	sessions map[enclave.Digest]*session
-	settled  int // own log entries that were compared with the ledger
+	dealt    map[enclave.Digest]*enclave.Keyset // keysets that were dealt to this custodian
+	purged   map[enclave.Digest]bool            // lineages that were disposed of and of which nothing is left here
+	settled  int                                // own log entries that were compared with the ledger
 	greeted  bool
 }
 
@@ -106,6 +108,9 @@ func New(cfg Config) (*Custodian, error) {
 	c := &Custodian{cfg: cfg, roster: roster, follow: newFollower(cfg.Dir, cfg.Signer.Name(), cfg.Log), peers: map[string]Member{}, sessions: map[enclave.Digest]*session{}}
 	if c.ledger, err = openLedger(cfg.Dir, cfg.Signer, c.key); err != nil {
 		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
+	}
+	if err := c.openDealt(); err != nil {
+		return nil, fmt.Errorf("custodian %q: %w", c.Name(), errors.Join(err, c.ledger.close()))
 	}
 	return c, nil
 }
@@ -203,6 +208,9 @@ func (c *Custodian) Accept(ctx context.Context, signed canon.Signed, piece int, 
 		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
 	}
 	k.Erase()
+	if err := c.remember(signed, &ks); err != nil {
+		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
+	}
 	return c.cfg.Keys.Import(ctx, id, secret)
 }
 
@@ -250,12 +258,8 @@ func (c *Custodian) settle(ctx context.Context) error {
 	if err := c.ledger.healthy(); err != nil {
 		return err
 	}
-	keys, err := LogKeys(c.roster)
-	if err != nil {
+	if err := c.readLog(ctx); err != nil {
 		return err
-	}
-	if err := c.follow.advance(ctx, keys); err != nil {
-		return refuse(ErrLogFork, "log cannot be followed").because(err)
 	}
 	lacks := func() bool {
 		return slices.ContainsFunc(c.follow.own[c.settled:], func(d enclave.Digest) bool { return !c.ledger.has(c.Name(), d) })
@@ -298,6 +302,9 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 	}
 	if err := c.follow.check(d.Checkpoint); err != nil {
 		return nil, refuse(ErrLogFork, "proofs lead to another log").because(err)
+	}
+	if err := c.current(ctx, d); err != nil {
+		return nil, err
 	}
 	shown := map[enclave.Digest]bool{}
 	for _, s := range b.Statements {

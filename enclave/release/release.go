@@ -33,6 +33,8 @@ var (
 	ErrNotCommitted     = errors.New("not every active custodian has committed the charge")
 	ErrCrossCheck       = errors.New("custodians gave different shares of one piece")
 	ErrRelease          = errors.New("release differs from what the shares give")
+	ErrReplaced         = errors.New("keyset was replaced by a refresh")
+	ErrDisposed         = errors.New("dataset was disposed of")
 	ErrLedger           = errors.New("ledger is damaged or contradicts a peer's copy")
 )
 

@@ -70,18 +70,8 @@ func (h *Home) RegisterDataset(ctx context.Context, sc *schema.Schema, steward s
 		return nil, err
 	}
 	defer dealt.Key.Erase()
-	for _, p := range dealt.Pieces {
-		c := h.custodian(p.Custodian)
-		if c == nil {
-			return nil, fmt.Errorf("registering dataset %q: custodian %q is not here; a key is dealt to all custodians or to none", name, p.Custodian)
-		}
-		own, err := keys.LoadIdentity(h.path("custodians", p.Custodian, "identity.key"))
-		if err != nil {
-			return nil, err
-		}
-		if err := c.Accept(ctx, dealt.Keyset, p.Piece, p.Sealed, own.Open); err != nil {
-			return nil, fmt.Errorf("registering dataset %q: %w", name, err)
-		}
+	if err := h.handOut(ctx, dealt); err != nil {
+		return nil, fmt.Errorf("registering dataset %q: %w", name, err)
 	}
 	secret := dealt.Key.MarshalBinary()
 	defer clear(secret)
@@ -96,6 +86,25 @@ func (h *Home) RegisterDataset(ctx context.Context, sc *schema.Schema, steward s
 	}
 	var ks enclave.Keyset
 	return &ks, dealt.Keyset.Open(enclave.KindKeyset, &ks)
+}
+
+// handOut gives dealt pieces to their holders. A key is dealt to all custodians or to none.
+func (h *Home) handOut(ctx context.Context, dealt *seal.Dealt) error {
+	for _, p := range dealt.Pieces {
+		if h.custodian(p.Custodian) == nil {
+			return fmt.Errorf("custodian %q is not here; a key is dealt to all custodians or to none", p.Custodian)
+		}
+	}
+	for _, p := range dealt.Pieces {
+		own, err := keys.LoadIdentity(h.path("custodians", p.Custodian, "identity.key"))
+		if err != nil {
+			return err
+		}
+		if err := h.custodian(p.Custodian).Accept(ctx, dealt.Keyset, p.Piece, p.Sealed, own.Open); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (h *Home) custodian(name string) *release.Custodian {

@@ -49,6 +49,9 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 	if d.Keyset.Owner != party.Body {
 		return nil, fmt.Errorf("dataset %q %w: it is of %s, and %s acts for %s", dataset, ErrNotYours, d.Keyset.Owner, steward, party.Body)
 	}
+	if d.Disposal != nil {
+		return nil, fmt.Errorf("sealing dataset %q: %w: it was disposed of, for good", dataset, sandbox.ErrConflict)
+	}
 	version := int64(1)
 	if d.Manifest != nil {
 		version = d.Manifest.Version + 1
@@ -62,7 +65,7 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 	switch {
 	case sc.Sealing.Dataset != dataset:
 		return nil, fmt.Errorf("%w: the schema describes dataset %q, not %q", sandbox.ErrConflict, sc.Sealing.Dataset, dataset)
-	case sc.Params() != d.Keyset.Params || sc.Sealing.EntityRows != d.Keyset.EntityRows || sc.BudgetMicro() != d.Keyset.BudgetMicro:
+	case sc.Params() != d.Keyset.Params || sc.Sealing.EntityRows != d.Keyset.EntityRows || d.Keyset.Epoch == 1 && sc.BudgetMicro() != d.Keyset.BudgetMicro:
 		return nil, fmt.Errorf("%w: dataset %q was registered with parameter set %s, %d row(s) per entity and budget ε %s; these belong to its key and cannot change",
 			sandbox.ErrConflict, dataset, d.Keyset.Params, d.Keyset.EntityRows, enclave.FormatScaled(d.Keyset.BudgetMicro, 6))
 	}
@@ -104,13 +107,16 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 	return out, nil
 }
 
+// ownKeyName is what a dataset's key is called in its owner's keyring.
+func ownKeyName(d *lab.Dataset) string { return keyName(d.Name) + " " + d.KeysetDigest.String() }
+
 // ownKey reads a dataset's key from its owner's keyring.
 func ownKey(dir string, params *he.Params, d *lab.Dataset) (*he.SecretKey, error) {
 	ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
 	if err != nil {
 		return nil, err
 	}
-	secret, err := ring.Get(keyName(d.Name) + " " + d.KeysetDigest.String())
+	secret, err := ring.Get(ownKeyName(d))
 	if err != nil {
 		return nil, fmt.Errorf("key of dataset %q: %w", d.Name, err)
 	}
