@@ -40,6 +40,7 @@ const (
 	EntryDisposal    = "disposal"    // the owner ends a dataset; the subject is the lineage's first keyset
 	EntryDestruction = "destruction" // a custodian destroyed its pieces of it
 	EntryCertificate = "certificate" // of a disposal
+	EntryCollection  = "collection"  // a task for reporters, signed by its analyst and confirmed by the data's owner
 )
 
 // ErrLogProof is wrapped by every log check that fails.

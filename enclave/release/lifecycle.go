@@ -97,12 +97,16 @@ func (c *Custodian) of(origin enclave.Digest) (out []enclave.Digest) {
 
 // readLog follows the log, and destroys what it says is to be destroyed and is still, or again, here.
 func (c *Custodian) readLog(ctx context.Context) error {
-	logKeys, err := LogKeys(c.roster)
+	logKeys, err := LogKeys(c.Roster())
 	if err != nil {
 		return err
 	}
-	if err := c.follow.advance(ctx, logKeys); err != nil {
-		return refuse(ErrLogFork, "log cannot be followed").because(err)
+	err = c.follow.advance(ctx, logKeys)
+	c.noteSeen()
+	if errors.Is(err, ErrLogFork) || errors.Is(err, enclave.ErrLogProof) {
+		return refuse(ErrLogFork, "log cannot be followed").Because(err)
+	} else if err != nil {
+		return err // not reached, or no disk: nothing that the log did wrong
 	}
 	for d, ks := range c.dealt {
 		origin := lineage(ks, d)
@@ -136,7 +140,7 @@ func (c *Custodian) eraseBefore(ctx context.Context, origin enclave.Digest, epoc
 		if c.dealt[old].Epoch >= epoch {
 			continue
 		}
-		if err := c.announce(ctx, enclave.EntryRetirement, old); err != nil {
+		if err := c.announceKey(ctx, enclave.EntryRetirement, old); err != nil {
 			return err
 		}
 		if err := c.cfg.Keys.Destroy(ctx, old); err != nil {
@@ -158,13 +162,10 @@ func (c *Custodian) forget(d enclave.Digest) error {
 	return durable.SyncDir(c.dealtDir())
 }
 
-// announce logs what this custodian is about to do.
-func (c *Custodian) announce(ctx context.Context, kind string, subject enclave.Digest) error {
-	entry := enclave.Entry{Type: kind, Subject: subject, By: c.Name(), At: canon.At(c.cfg.Clock())}
-	if _, err := c.cfg.Log.Append(ctx, entry); err != nil {
-		return fmt.Errorf("announcing a %s in the log: %w", kind, err)
-	}
-	return nil
+// announceKey logs what this custodian is about to do with key material.
+func (c *Custodian) announceKey(ctx context.Context, kind string, subject enclave.Digest) error {
+	_, err := c.announce(ctx, enclave.Entry{Type: kind, Subject: subject, By: c.Name(), At: canon.At(c.cfg.Clock())})
+	return err
 }
 
 // Retire tells the custodian of a refresh that was registered: it erases the pieces of the keysets before, also if none
@@ -180,7 +181,7 @@ func (c *Custodian) Retire(ctx context.Context, refresh canon.Signed) error {
 
 func (c *Custodian) retire(ctx context.Context, refresh canon.Signed) error {
 	var ks enclave.Keyset
-	by, err := c.roster.VerifyPast(refresh, enclave.KindKeyset, operators.RoleSteward)
+	by, err := c.Roster().VerifyPast(refresh, enclave.KindKeyset, operators.RoleSteward)
 	if err == nil {
 		err = refresh.Open(enclave.KindKeyset, &ks)
 	}
@@ -214,7 +215,7 @@ func (c *Custodian) Rotate(ctx context.Context, origin enclave.Digest) error {
 		return fmt.Errorf("custodian %q: rotating: keyset %s: %w", c.Name(), origin.Short(), keys.ErrNoPiece)
 	}
 	for _, d := range held {
-		err := c.announce(ctx, enclave.EntryRotation, d)
+		err := c.announceKey(ctx, enclave.EntryRotation, d)
 		if err == nil {
 			err = c.cfg.Keys.Rotate(ctx, d)
 		}
@@ -238,7 +239,7 @@ func (c *Custodian) Dispose(ctx context.Context, order canon.Signed) (canon.Sign
 }
 
 func (c *Custodian) dispose(ctx context.Context, signed canon.Signed) (canon.Signed, error) {
-	order, err := OpenOrder(signed, c.roster)
+	order, err := OpenOrder(signed, c.Roster())
 	if err != nil {
 		return canon.Signed{}, err
 	}
@@ -274,7 +275,7 @@ func (c *Custodian) dispose(ctx context.Context, signed canon.Signed) (canon.Sig
 	if err != nil {
 		return word, err
 	}
-	if err := c.announce(ctx, enclave.EntryDestruction, word.Digest()); err != nil {
+	if err := c.announceKey(ctx, enclave.EntryDestruction, word.Digest()); err != nil {
 		return word, err
 	}
 	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {

@@ -18,6 +18,7 @@ import (
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/he/evaluator"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/schema"
@@ -191,13 +192,13 @@ func (w *world) openCustodianOn(name string, log release.Log) *release.Custodian
 	w.check(err)
 	own, err := store.Open(filepath.Join(dir, "mirror"))
 	w.check(err)
-	mirror := release.NewMirror(own, w.blobs)
-	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: mirror, RootKey: w.root.Verify(), Roster: w.signed,
+	copies := mirror.New(own, w.blobs)
+	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: copies, RootKey: w.root.Verify(), Roster: w.signed,
 		Log: log, Build: build, Clock: func() time.Time { return w.now }, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	w.check(err)
 	w.t.Cleanup(func() {
 		c.Close()
-		mirror.Close()
+		copies.Close()
 	})
 	w.custodians[name] = c
 	return c
@@ -421,11 +422,11 @@ func (w *world) receipt(b *enclave.Bundle, p *enclave.Plan, alter func(*enclave.
 	w.check(err)
 	own, err := store.Open(filepath.Join(w.dir, "node"))
 	w.check(err)
-	mirror := release.NewMirror(own, w.blobs)
-	defer mirror.Close()
+	copies := mirror.New(own, w.blobs)
+	defer copies.Close()
 	inputs, vectors := layout.Inputs(terms)
-	w.check(mirror.Fetch(w.t.Context(), m.Keyset, p.Params, layout, vectors))
-	cts, err := evaluator.Evaluate(w.t.Context(), params, layout, terms, mirror, 1, nil)
+	w.check(copies.Fetch(w.t.Context(), m.Keyset, p.Params, layout, vectors))
+	cts, err := evaluator.Evaluate(w.t.Context(), params, layout, terms, copies, 1, nil)
 	w.check(err)
 	w.jobs++
 	w.tick()
@@ -525,7 +526,7 @@ func (w *world) tryOpen(name string) (*release.Custodian, error) {
 	w.check(err)
 	own, err := store.Open(filepath.Join(dir, "mirror"))
 	w.check(err)
-	return release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: release.NewMirror(own, w.blobs), RootKey: w.root.Verify(),
+	return release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: mirror.New(own, w.blobs), RootKey: w.root.Verify(),
 		Roster: w.signed, Log: &logView{Log: w.log}, Build: build, Clock: func() time.Time { return w.now }})
 }
 

@@ -11,7 +11,7 @@ import (
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/he/evaluator"
 	"yingzhou.dev/lab/enclave/keys"
-	"yingzhou.dev/lab/enclave/release"
+	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
@@ -141,7 +141,7 @@ func TestOneCustodianOpensNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := &res.Layouts[0]
-	m := release.NewMirror(w.blob, w.blob)
+	m := mirror.New(w.blob, w.blob)
 	defer m.Close()
 	var terms []enclave.Term
 	var vectors []int

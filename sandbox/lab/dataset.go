@@ -53,8 +53,12 @@ func (l *Lab) Dataset(ctx context.Context, name string) (*Dataset, error) {
 	if out.Keyset, out.Dealing, err = enclave.Lineage(d.Keyset, all, 0); err != nil {
 		return nil, fmt.Errorf("dataset %q: %w", name, err)
 	}
-	if out.Disposal, out.DisposalDigest, err = l.disposal(ctx, d.Keyset); err != nil {
+	disposed, err := disposals(ctx, l.cfg.Store)
+	if err != nil {
 		return nil, err
+	}
+	if o := disposed[d.Keyset]; o != nil {
+		out.Disposal, out.DisposalDigest = &o.DisposalOrder, o.digest
 	}
 	if !d.Manifest.IsZero() {
 		if _, out.Manifest, err = l.manifest(ctx, d.Manifest); err != nil {
@@ -201,4 +205,53 @@ func (l *Lab) Publish(ctx context.Context, s enclave.Signed) error {
 		}
 		return r.Publish(ctx, m.Dataset, m.Previous, s.Digest())
 	})
+}
+
+// NamedBlobs are the blobs that manifests name, those of datasets that were disposed of aside: all that a lab needs.
+func NamedBlobs(ctx context.Context, records sandbox.Records) (map[enclave.Digest]bool, error) {
+	manifests, err := records.Artefacts(ctx, enclave.KindManifest)
+	if err != nil {
+		return nil, err
+	}
+	disposed, err := disposals(ctx, records)
+	if err != nil {
+		return nil, err
+	}
+	named := map[enclave.Digest]bool{}
+	for _, s := range manifests {
+		var m enclave.Manifest
+		if err := s.Open(enclave.KindManifest, &m); err != nil {
+			return nil, err
+		}
+		if disposed[m.Keyset] != nil {
+			continue
+		}
+		for _, layout := range m.Layouts {
+			for _, v := range layout.Vectors {
+				named[v.Blob] = true
+			}
+		}
+	}
+	return named, nil
+}
+
+// SignedDataset returns what a dataset's owner signed: its keyset, and its current manifest or an envelope without kind.
+func (l *Lab) SignedDataset(ctx context.Context, name string) (keyset, manifest enclave.Signed, err error) {
+	d, err := l.cfg.Store.Dataset(ctx, name)
+	if err != nil {
+		return keyset, manifest, err
+	}
+	if keyset, _, err = l.keyset(ctx, d.Keyset); err != nil || d.Manifest.IsZero() {
+		return keyset, manifest, err
+	}
+	manifest, _, err = l.manifest(ctx, d.Manifest)
+	return keyset, manifest, err
+}
+
+// SignedRelease returns a released job's release as the custodians signed it.
+func (l *Lab) SignedRelease(ctx context.Context, job sandbox.Job) (enclave.Signed, error) {
+	if job.Release.IsZero() {
+		return enclave.Signed{}, fmt.Errorf("job %s is %s and has no release: %w", job.ID, job.State, sandbox.ErrNotFound)
+	}
+	return l.cfg.Store.Artefact(ctx, enclave.KindRelease, job.Release)
 }

@@ -12,22 +12,29 @@ import (
 
 var errDisposed = fmt.Errorf("the dataset was disposed of, for good: %w", sandbox.ErrConflict)
 
-// disposal finds the order that ended a lineage, if there is one.
-func (l *Lab) disposal(ctx context.Context, origin enclave.Digest) (*enclave.DisposalOrder, enclave.Digest, error) {
-	all, err := l.cfg.Store.Artefacts(ctx, enclave.KindDisposalOrder)
+// order is the owner's word that ended a lineage.
+type order struct {
+	enclave.DisposalOrder
+	digest enclave.Digest
+}
+
+// disposals finds the orders by lineage.
+func disposals(ctx context.Context, records sandbox.Records) (map[enclave.Digest]*order, error) {
+	all, err := records.Artefacts(ctx, enclave.KindDisposalOrder)
 	if err != nil {
-		return nil, enclave.Digest{}, err
+		return nil, err
 	}
+	out := map[enclave.Digest]*order{}
 	for _, s := range all {
-		var o enclave.DisposalOrder
-		if err := s.Open(enclave.KindDisposalOrder, &o); err != nil {
-			return nil, enclave.Digest{}, err
+		o := &order{digest: s.Digest()}
+		if err := s.Open(enclave.KindDisposalOrder, &o.DisposalOrder); err != nil {
+			return nil, err
 		}
-		if o.Keyset == origin {
-			return &o, s.Digest(), nil
+		if out[o.Keyset] == nil {
+			out[o.Keyset] = o
 		}
 	}
-	return nil, enclave.Digest{}, nil
+	return out, nil
 }
 
 // OrderDisposal records the owner's order that ends a dataset (art. 19). From its log entry on nothing of the dataset is

@@ -14,6 +14,7 @@ import (
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/db"
+	"yingzhou.dev/lab/sandbox/lab"
 )
 
 // Examined is what Examine looked at.
@@ -56,7 +57,7 @@ func (h *Home) examine(ctx context.Context, blobs bool) (*Examined, error) {
 		return e, err
 	}
 	h.closers = append(h.closers, records)
-	named, err := namedBlobs(ctx, records)
+	named, err := lab.NamedBlobs(ctx, records)
 	if err != nil {
 		return e, err
 	}
@@ -84,40 +85,4 @@ func (h *Home) foundersLogKeys() (enclave.LogKeys, error) {
 		return enclave.LogKeys{}, fmt.Errorf("%s: %w", rosterFile, err)
 	}
 	return release.LogKeys(roster)
-}
-
-// namedBlobs are the blobs that manifests name, those of datasets that were disposed of aside.
-func namedBlobs(ctx context.Context, records *db.DB) (map[enclave.Digest]bool, error) {
-	manifests, err := records.Artefacts(ctx, enclave.KindManifest)
-	if err != nil {
-		return nil, err
-	}
-	orders, err := records.Artefacts(ctx, enclave.KindDisposalOrder)
-	if err != nil {
-		return nil, err
-	}
-	disposed := map[enclave.Digest]bool{} // lineages
-	for _, s := range orders {
-		var o enclave.DisposalOrder
-		if err := s.Open(enclave.KindDisposalOrder, &o); err != nil {
-			return nil, err
-		}
-		disposed[o.Keyset] = true
-	}
-	named := map[enclave.Digest]bool{}
-	for _, s := range manifests {
-		var m enclave.Manifest
-		if err := s.Open(enclave.KindManifest, &m); err != nil {
-			return nil, err
-		}
-		if disposed[m.Keyset] {
-			continue
-		}
-		for _, l := range m.Layouts {
-			for _, v := range l.Vectors {
-				named[v.Blob] = true
-			}
-		}
-	}
-	return named, nil
 }

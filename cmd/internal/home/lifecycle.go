@@ -7,79 +7,33 @@ import (
 	"path/filepath"
 	"slices"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/enclave/he"
-	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/release"
-	"yingzhou.dev/lab/enclave/seal"
-	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
 )
 
-// owned finds a dataset for its owner's steward.
-func (h *Home) owned(ctx context.Context, dataset, steward string) (*lab.Dataset, *keys.Identity, string, error) {
-	id, party, dir, err := h.steward(ctx, steward)
-	if err != nil {
-		return nil, nil, "", err
-	}
-	d, err := h.Lab.Dataset(ctx, dataset)
-	if err != nil {
-		return nil, nil, "", err
-	}
-	if d.Keyset.Owner != party.Body {
-		return nil, nil, "", fmt.Errorf("dataset %q %w: it is of %s, and %s acts for %s", dataset, ErrNotYours, d.Keyset.Owner, steward, party.Body)
-	}
-	return d, id, dir, nil
-}
-
-// Refresh deals a dataset's key again to the custodians that the roster has now, in fresh pieces and with fresh noise
-// keys, and has the old pieces erased. budgetMicro is what the new epoch may cost; 0 keeps what the epochs before had.
+// Refresh deals a dataset's key again, as its steward, and has the old pieces erased.
 func (h *Home) Refresh(ctx context.Context, dataset, steward string, budgetMicro int64) (*enclave.Keyset, error) {
-	d, id, dir, err := h.owned(ctx, dataset, steward)
+	a, err := h.agency(ctx, steward)
 	if err != nil {
 		return nil, err
 	}
-	if d.Disposal != nil {
-		return nil, fmt.Errorf("refreshing dataset %q: %w: it was disposed of, for good", dataset, sandbox.ErrConflict)
-	}
-	if budgetMicro == 0 {
-		budgetMicro = d.Keyset.BudgetMicro
-	}
-	_, roster, err := h.Lab.Roster(ctx)
+	signed, err := a.Refresh(ctx, dataset, budgetMicro)
 	if err != nil {
-		return nil, err
-	}
-	params, err := he.Compile(d.Keyset.Params)
-	if err != nil {
-		return nil, err
-	}
-	key, err := ownKey(dir, params, d)
-	if err != nil {
-		return nil, err
-	}
-	defer key.Erase()
-	dealt, err := seal.Refresh(d.Keyset, d.Dealing, roster.WithRole(operators.RoleCustodian), budgetMicro, canon.At(h.Now()), key, id)
-	if err != nil {
-		return nil, err
-	}
-	if err := h.handOut(ctx, dealt); err != nil {
-		return nil, fmt.Errorf("refreshing dataset %q: %w", dataset, err)
-	}
-	if err := h.Lab.RegisterKeyset(ctx, dealt.Keyset); err != nil {
 		return nil, err
 	}
 	var ks enclave.Keyset
-	if err := dealt.Keyset.Open(enclave.KindKeyset, &ks); err != nil {
+	if err := signed.Open(enclave.KindKeyset, &ks); err != nil {
 		return nil, err
 	}
-	// From here on the refresh is in force. A custodian that cannot be asked now erases the old pieces when it next meets
-	// the new keyset.
+	// The refresh is in force. A custodian that cannot be asked now erases the old pieces when it next meets the new keyset.
 	var late error
 	for _, c := range h.Custodians {
-		late = errors.Join(late, c.Retire(ctx, dealt.Keyset))
+		late = errors.Join(late, c.Retire(ctx, signed))
 	}
 	if late != nil {
 		return &ks, fmt.Errorf("dataset %q is refreshed, but old pieces are not all erased yet: %w", dataset, late)
@@ -148,12 +102,11 @@ func (h *Home) ReplaceCustodian(ctx context.Context, old string, p operators.Par
 // recorded. If a custodian cannot be reached the order stands, nothing of the dataset can be opened any more, and the
 // same call again ends what is left to do.
 func (h *Home) Dispose(ctx context.Context, dataset, steward, cause, reason string) (enclave.Signed, *enclave.Disposal, error) {
-	d, id, dir, err := h.owned(ctx, dataset, steward)
+	a, err := h.agency(ctx, steward)
 	if err != nil {
 		return enclave.Signed{}, nil, err
 	}
-	order, err := keys.SealWith(id, enclave.KindDisposalOrder, enclave.DisposalOrder{Dataset: dataset, Owner: d.Keyset.Owner, Keyset: d.KeysetDigest,
-		Cause: cause, Reason: reason, By: id.Name(), Made: canon.At(h.Now())})
+	d, order, err := a.Order(ctx, dataset, cause, reason)
 	if err != nil {
 		return enclave.Signed{}, nil, err
 	}
@@ -171,7 +124,7 @@ func (h *Home) Dispose(ctx context.Context, dataset, steward, cause, reason stri
 	if cert.Destructions, err = h.destroy(ctx, d.Keyset, order); err != nil {
 		return enclave.Signed{}, nil, fmt.Errorf("the disposal of dataset %q is ordered and not complete, repeat it: %w", dataset, err)
 	}
-	if cert.Attempt, err = h.discard(ctx, dir, d, blobs); err != nil {
+	if cert.Attempt, err = h.discard(ctx, a, d, blobs); err != nil {
 		return enclave.Signed{}, nil, fmt.Errorf("the disposal of dataset %q is ordered and not complete, repeat it: %w", dataset, err)
 	}
 	signed, err := h.Lab.Certify(ctx, cert)
@@ -190,7 +143,7 @@ func (h *Home) Dispose(ctx context.Context, dataset, steward, cause, reason stri
 func (h *Home) destroy(ctx context.Context, ks *enclave.Keyset, order enclave.Signed) (out []enclave.Signed, missing error) {
 	out = []enclave.Signed{}
 	for _, name := range ks.Custodians {
-		if h.custodian(name) == nil {
+		if !slices.ContainsFunc(h.Custodians, func(c *release.Custodian) bool { return c.Name() == name }) {
 			missing = errors.Join(missing, fmt.Errorf("custodian %q is not here", name))
 		}
 	}
@@ -231,7 +184,7 @@ func (h *Home) blobsOf(ctx context.Context, origin enclave.Digest) ([]enclave.Di
 
 // discard removes what is left: blobs wherever this folder has them, and the owner's own copy of the key. It returns what
 // reading a blob gave afterwards.
-func (h *Home) discard(ctx context.Context, dir string, d *lab.Dataset, blobs []enclave.Digest) (attempt string, _ error) {
+func (h *Home) discard(ctx context.Context, a *agency.Agency, d *lab.Dataset, blobs []enclave.Digest) (attempt string, _ error) {
 	for _, at := range h.stores {
 		for _, b := range blobs {
 			if err := at.Delete(b); err != nil {
@@ -239,11 +192,7 @@ func (h *Home) discard(ctx context.Context, dir string, d *lab.Dataset, blobs []
 			}
 		}
 	}
-	ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
-	if err != nil {
-		return "", err
-	}
-	if err := ring.Forget(ownKeyName(d)); err != nil {
+	if err := a.Forget(d); err != nil {
 		return "", err
 	}
 	for _, b := range blobs {

@@ -10,6 +10,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/canon"
@@ -98,9 +99,9 @@ func (h *Home) openCustodian(ctx context.Context, name string, roster enclave.Si
 	if err != nil {
 		return err
 	}
-	mirror := release.NewMirror(own, h.Blobs)
-	h.closers = append(h.closers, mirror)
-	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: id, Keys: ring, Mirror: mirror, RootKey: h.Root, Roster: roster,
+	copies := mirror.New(own, h.Blobs)
+	h.closers = append(h.closers, copies)
+	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: id, Keys: ring, Mirror: copies, RootKey: h.Root, Roster: roster,
 		Log: custodianLog{h.Log}, Build: BuildPlan, Workers: 1, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err

@@ -2,13 +2,10 @@ package home
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/enclave/he/evaluator"
 	"yingzhou.dev/lab/enclave/release"
-	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/lab"
@@ -90,24 +87,4 @@ func (g gate) Refused(err error) (string, bool) {
 		return err.Error(), true
 	}
 	return "", false
-}
-
-// inputs stages a worker's folder from the node's mirror.
-type inputs struct{ m *release.Mirrored }
-
-func (i inputs) Stage(ctx context.Context, ks *enclave.Keyset, keyset enclave.Digest, layout *enclave.Layout, vectors []int, dir string) error {
-	if err := i.m.Fetch(ctx, keyset, ks.Params, layout, vectors); err != nil {
-		return err
-	}
-	kind := evaluator.KindBlob
-	if layout.Kind == enclave.Rows {
-		kind = evaluator.KindPanel
-	}
-	for _, v := range vectors {
-		d := layout.Vectors[v].Blob
-		if err := store.Stage(i.m.Path(d, layout.Kind), dir, hex.EncodeToString(d[:])+"."+kind); err != nil {
-			return err
-		}
-	}
-	return nil
 }
