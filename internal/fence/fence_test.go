@@ -15,6 +15,7 @@ var may = []struct{ pkg, imports, why string }{
 	{"./internal/durable", "", "it knows files, not what is in them"},
 	{"./internal/rpc", "", "who may call and how long is a matter of certificates and a table, not of what is called"},
 
+	{"./internal/strict", "", "it reads configuration and does not know whose"},
 	{"./internal/pki", "./internal/durable", "who is at the other end of a connection, and nothing of what is said over it"},
 	{"./internal/pki/pkitest", "./internal/pki", "certificates for tests"},
 

@@ -76,6 +76,9 @@ func Open(ctx context.Context, cfg Config, name string, dir func(body string) st
 	return &Agency{cfg: cfg, steward: id, party: p}, durable.MkdirAll(filepath.Join(cfg.Dir, "schemas"), 0o700)
 }
 
+// Steward is who acts, and as what the roster knows them.
+func (a *Agency) Steward() (*keys.Identity, operators.Party) { return a.steward, a.party }
+
 func keyName(dataset string) string { return "dataset key " + dataset }
 
 // Register deals a dataset's key to the custodians and registers its keyset. Repeating it after a crash takes up where it
