@@ -29,11 +29,15 @@ opened any more, and the same command ends the rest later.
 			if confirm != args[0] {
 				return cli.Usage("--confirm must repeat the dataset's name, %q: disposal is for good", args[0])
 			}
+			h, err := a.embedded(cmd.Context())
+			if err != nil {
+				return err
+			}
 			who, err := a.person(cmd.Context(), operators.RoleSteward)
 			if err != nil {
 				return err
 			}
-			signed, cert, err := a.home.Dispose(cmd.Context(), args[0], who, cause, reason)
+			signed, cert, err := h.Dispose(cmd.Context(), args[0], who, cause, reason)
 			if err != nil {
 				return err
 			}
@@ -62,7 +66,7 @@ func (a *app) certificateCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "certificate NAME", Short: "Write the signed certificate of a dataset's disposal", Args: cobra.ExactArgs(1),
 		Example: `  lab dataset certificate water -o water.disposal`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := a.open(cmd.Context())
+			h, err := a.embedded(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -21,7 +21,7 @@ func (a *app) keyCmd() *cobra.Command {
 func (a *app) keyShowCmd() *cobra.Command {
 	return &cobra.Command{Use: "show DATASET", Short: "Show the keysets of a dataset and who holds their pieces", Args: cobra.ExactArgs(1), Example: "  lab key show water",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := a.open(cmd.Context())
+			h, err := a.embedded(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -74,7 +74,7 @@ func (a *app) keyRotateCmd() *cobra.Command {
 an older copy of what was stored is then of no use. Pieces, noise and results stay the same.`,
 		Example: `  lab key rotate water`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := a.open(cmd.Context())
+			h, err := a.embedded(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -102,6 +102,10 @@ what the owner lets the new epoch cost. What the epochs before have cost adds to
 		Example: `  lab key refresh water --as lin.hua
   lab key refresh water --budget 5 --as lin.hua`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			h, err := a.embedded(cmd.Context())
+			if err != nil {
+				return err
+			}
 			who, err := a.person(cmd.Context(), operators.RoleSteward)
 			if err != nil {
 				return err
@@ -112,7 +116,7 @@ what the owner lets the new epoch cost. What the epochs before have cost adds to
 					return cli.Usage("--budget %q is not a positive ε with at most six decimals", budget)
 				}
 			}
-			ks, err := a.home.Refresh(cmd.Context(), args[0], who, micro)
+			ks, err := h.Refresh(cmd.Context(), args[0], who, micro)
 			if err != nil {
 				return err
 			}
@@ -132,7 +136,7 @@ func (a *app) keyReplaceCmd() *cobra.Command {
 steward of each dataset deals the key again with ` + "`lab key refresh`" + `, and only then are the old one's pieces of no use.`,
 		Example: `  lab key replace custodian-notary custodian-archive --body 区档案馆`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := a.open(cmd.Context())
+			h, err := a.embedded(cmd.Context())
 			if err != nil {
 				return err
 			}
