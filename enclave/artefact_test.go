@@ -57,6 +57,13 @@ func golden() []struct {
 		Release: signed(enclave.KindRelease, release, release.Custodians...),
 		Proofs: []enclave.LogProof{{Entry: canon.MustMarshal(entry), Index: 3, Path: []enclave.Digest{digest("left"), digest("right")},
 			Checkpoint: "yingzhou.lab/test\n4\n" + "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=" + "\n\n— yingzhou.lab/test AAAAAAAA\n"}}}
+	enrolment := enclave.Enrolment{Reporters: []enclave.Reporter{{Name: "meter-01", Verify: bytes.Repeat([]byte{1}, 32)}, {Name: "meter-02", Verify: bytes.Repeat([]byte{2}, 32)}}}
+	collection := enclave.Collection{Name: "winter", Operator: p.Operator, Scenario: p.Scenario, Dataset: "meters", Column: "kwh",
+		Measurement: enclave.Measurement{Kind: enclave.MeasureVector, Max: 1<<16 - 1, Labels: []string{"峰", "谷"}}, Aggregators: []string{"custodian-bureau", "custodian-notary"},
+		EpsilonMicro: 500_000, Releases: 12, MinBatch: 1000, Enrolment: canon.DigestOf(enrolment), NotAfter: at("2027-12-31T23:59:59Z"), By: "chen.yu", Made: release.Made}
+	collected := enclave.Collected{Collection: canon.DigestOf(collection), Batch: 1, Scenario: p.Scenario, Grant: p.Grant, Reports: 1005,
+		Refused: []enclave.RefusedCount{{Rule: "proof does not verify", Count: 3}}, Accepted: digest("accepted"), Table: canon.DigestOf(table),
+		Aggregators: collection.Aggregators, Made: release.Made}
 	return []struct {
 		name   string
 		value  any
@@ -71,6 +78,9 @@ func golden() []struct {
 		{"entry", entry, "sha256:2254c029912afb6243585fbb5b2e4f8c9416cfcd6bdaa9b086c6d865bb48d6fb"},
 		{"task", enclave.Task{Plan: *p, Manifest: *m}, "sha256:005fbb7b77fdeb11d138997a7f4cafe245fda21562517a06f53d5ae1a6e7f15f"},
 		{"result", enclave.TaskResult{Plan: receipt.Plan, Terms: 6, Output: receipt.Output}, "sha256:53ea953f80d3a48b12ab0b7d38c2a60e2e600484d9ed2ee5f24b3106f400abed"},
+		{"enrolment", enrolment, "sha256:a579f1a69287ee3dd11540d28ab14265783c83b57d95e07c9e8e456ce861b1e9"},
+		{"collection", collection, "sha256:7dcd00b52577e437e9bdc0c935eba43fed8fb37de0b10b71cf37c65a193cb6cf"},
+		{"collected", collected, "sha256:c0f6ad049048e89670762cd32e4571bfecefdac55da29e42d48b4bcdcd091227"},
 		{"bundle", bundle, "sha256:f03cae8cc07562b1f0ec611f860433f914296926f82caeb0bd75b99fdd79b59a"},
 	}
 }
@@ -220,3 +230,13 @@ func FuzzBundle(f *testing.F) {
 		}
 	})
 }
+
+func FuzzCollection(f *testing.F) {
+	fuzz(f, "collection", func(t *testing.T, c *enclave.Collection) {
+		if c.Validate() == nil && (c.Measurement.Size() < 1 || c.Measurement.Delta() < 1) {
+			t.Errorf("%+v is valid and has no size or no sensitivity", c.Measurement)
+		}
+	})
+}
+func FuzzEnrolment(f *testing.F) { fuzz[enclave.Enrolment](f, "enrolment", nil) }
+func FuzzCollected(f *testing.F) { fuzz[enclave.Collected](f, "collected", nil) }

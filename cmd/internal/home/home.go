@@ -19,12 +19,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mirror"
@@ -44,9 +46,6 @@ var ErrNoLab = errors.New("no lab here")
 
 // ErrExists means that a folder holds a lab already.
 var ErrExists = errors.New("there is a lab already")
-
-// ErrNotYours means that somebody acts on what belongs to another body.
-var ErrNotYours = errors.New("belongs to another body")
 
 // ErrInUse means that another process has the lab open.
 var ErrInUse = errors.New("the lab is in use by another process")
@@ -90,8 +89,9 @@ type Home struct {
 	lock    *os.File
 	closers []io.Closer
 	stop    []func(context.Context) error
-	worker  *worker
+	worker  *node.Worker
 	records *db.DB
+	stores  []*store.Store // every folder of blobs: the control plane's and the custodians' mirrors
 	keeper  *lab.Keeper
 }
 
@@ -146,6 +146,7 @@ func (h *Home) open(ctx context.Context) error {
 	if h.Blobs, err = store.Open(h.path("plane", "blobs")); err != nil {
 		return err
 	}
+	h.stores = append(h.stores, h.Blobs)
 	if h.records, err = db.Open(ctx, h.path("plane", "lab.db")); err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.worker, err = newWorker(h.Dir, h.opts, h.Production); err != nil {
+	if h.worker, err = node.New(node.Config{Program: h.opts.Worker, Backend: h.opts.Backend, Production: h.Production, Dir: h.Dir}); err != nil {
 		return err
 	}
 	h.closers = append(h.closers, h.worker)
@@ -232,6 +233,25 @@ func (h *Home) Close(ctx context.Context) error {
 // Now is the lab's clock.
 func (h *Home) Now() time.Time { return h.opts.Clock() }
 
+// RootKey is the lab's root public key.
+func (h *Home) RootKey() ed25519.PublicKey { return h.Root }
+
+// Acting is nobody in particular: whoever has the folder can act for everybody in it.
+func (h *Home) Acting() string { return "" }
+
+// Book makes and reads statements.
+func (h *Home) Book() *registry.Registry { return h.Registry }
+
+// Checkpoint is the log's latest.
+func (h *Home) Checkpoint(ctx context.Context) (string, enclave.Checkpoint, error) {
+	return h.Log.Checkpoint(ctx)
+}
+
+// Entries yields the log's.
+func (h *Home) Entries(ctx context.Context, from, to int64) iter.Seq2[audit.Record, error] {
+	return h.Log.Entries(ctx, from, to)
+}
+
 // LogKeys are the public keys of the log and its witness.
 func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
 	_, roster, err := h.Lab.Roster(ctx)
@@ -239,6 +259,16 @@ func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
 		return enclave.LogKeys{}, err
 	}
 	return release.LogKeys(roster)
+}
+
+// Isolation says what stands between a worker and the machine, and why nothing better does.
+func (h *Home) Isolation(ctx context.Context) (isolation, why string, err error) {
+	return h.worker.Isolation(ctx)
+}
+
+// WorkerDigests names this lab's worker as each back end knows it.
+func (h *Home) WorkerDigests(ctx context.Context) ([]enclave.Digest, error) {
+	return h.worker.WorkerDigests(ctx)
 }
 
 // LogDir is the folder of the log, for audit.Fsck.

@@ -1,0 +1,56 @@
+// Package bitslice turns words into bit planes and back: plane b holds bit b of every word, 64 words to a machine word,
+// word i in bit i. Comparisons on bit-packed shares work on planes, so every share passes through here twice.
+//
+// One transposition of 64×64 bits is a routine in assembly on amd64 with AVX2 and plain Go elsewhere; a test holds the one
+// to the other.
+package bitslice
+
+// Planes writes the low planes of words, count of them (1 to 64), to dst: plane b begins at dst[b·stride]. The number of
+// words is a multiple of 64, and a plane of them takes len(words)/64 machine words.
+func Planes(dst []uint64, stride, count int, words []uint64) {
+	if len(words) == 0 {
+		return
+	}
+	groups := len(words) / 64
+	if len(words)%64 != 0 || count < 1 || count > 64 || len(dst) < (count-1)*stride+groups {
+		panic("bitslice: planes do not fit")
+	}
+	planes(dst, stride, count, words)
+}
+
+// Words writes words whose low planes are count planes at src, the others zero: the inverse of Planes.
+func Words(words, src []uint64, stride, count int) {
+	if len(words)%64 != 0 || count < 0 || count > 64 || len(words) > 0 && count > 0 && len(src) < (count-1)*stride+len(words)/64 {
+		panic("bitslice: planes do not fit")
+	}
+	var in [64]uint64
+	for g := range len(words) / 64 {
+		for b := range count {
+			in[b] = src[b*stride+g]
+		}
+		planes(words[64*g:64*g+64], 1, 64, in[:])
+	}
+}
+
+func planesGo(dst []uint64, stride, count int, words []uint64) {
+	for g := range len(words) / 64 {
+		t := [64]uint64(words[64*g:])
+		transpose(&t)
+		for b := range count {
+			dst[b*stride+g] = t[b]
+		}
+	}
+}
+
+// transpose swaps bit i of word j with bit j of word i, by exchanging ever smaller quadrants (Warren, "Hacker's Delight",
+// section 7-3).
+func transpose(a *[64]uint64) {
+	mask := uint64(1<<32 - 1)
+	for j := 32; j != 0; j, mask = j>>1, mask^(mask<<(j>>1)) {
+		for k := 0; k < 64; k = (k + j + 1) &^ j {
+			t := (a[k]>>j ^ a[k+j]) & mask
+			a[k+j] ^= t
+			a[k] ^= t << j
+		}
+	}
+}

@@ -1,0 +1,32 @@
+package bitslice
+
+import "golang.org/x/sys/cpu"
+
+// planesAVX2 writes all 64 planes of groups·64 words; stride is in machine words.
+//
+//go:noescape
+func planesAVX2(dst *uint64, stride int, words *uint64, groups int)
+
+// planes goes by eight groups, whose planes fill a cache line each: planes of a large block lie a power of two apart, and
+// 64 of them would fight for the same few sets of the cache.
+func planes(dst []uint64, stride, count int, words []uint64) {
+	if !cpu.X86.HasAVX2 {
+		planesGo(dst, stride, count, words)
+		return
+	}
+	var line [64 * 8]uint64
+	groups := len(words) / 64
+	for g := 0; g < groups; g += 8 {
+		n := min(8, groups-g)
+		planesAVX2(&line[0], 8, &words[64*g], n)
+		if n == 8 {
+			for b := range count {
+				*(*[8]uint64)(dst[b*stride+g:]) = [8]uint64(line[8*b:])
+			}
+			continue
+		}
+		for b := range count {
+			copy(dst[b*stride+g:][:n], line[8*b:])
+		}
+	}
+}
