@@ -181,6 +181,19 @@ func run(ctx context.Context, name string, args []string, out, errs io.Writer, d
 	return 0
 }
 
+// Run runs a daemon by its configuration until ctx ends, logging to w: what Main does, inside another program.
+func Run(ctx context.Context, path string, d Daemon, w io.Writer) error {
+	if err := Load(path, d); err != nil {
+		return err
+	}
+	c := d.Shared()
+	source, err := pki.Open(c.Lab, c.TLS, nil)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, d, c.Log.logger(w), source)
+}
+
 func (l Log) logger(w io.Writer) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: l.Level}
 	if l.Format == "text" {
