@@ -5,7 +5,6 @@ package custody
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,10 +13,9 @@ import (
 	"slices"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
 
 	"yingzhou.dev/lab/cmd/internal/daemon"
-	"yingzhou.dev/lab/cmd/internal/home"
+	"yingzhou.dev/lab/cmd/internal/planner"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/custodian"
 	"yingzhou.dev/lab/enclave/feed"
@@ -150,7 +148,7 @@ func (b *body) open() (*rpc.Server, error) {
 	copies := mirror.New(own, feed.New(plane))
 	b.closes = append(b.closes, copies.Close)
 	me, err := release.New(release.Config{Dir: b.cfg.State, Signer: id, Keys: ring, Mirror: copies, RootKey: b.cfg.root, Roster: roster,
-		Log: feed.New(plane), Build: home.BuildPlan, Workers: b.cfg.Workers, Clock: b.env.Clock, Logger: b.env.Logger})
+		Log: feed.New(plane), Build: planner.Build, Workers: b.cfg.Workers, Clock: b.env.Clock, Logger: b.env.Logger})
 	if err != nil {
 		return nil, err
 	}
@@ -163,8 +161,8 @@ func (b *body) open() (*rpc.Server, error) {
 		}
 		peers = append(peers, service.NewPeer(a.Name, conn, id.Name(), me.Roster, id.Open))
 	}
-	srv, err := rpc.NewServer(b.env.TLS.Server(), rpc.Config{Methods: custodian.Methods(), Identify: Identify(b.cfg.Lab), Admit: service.Admit(me.Roster),
-		Status: func(err error) (*status.Status, bool) { return service.Status(err) }, Logger: b.env.Logger, Metrics: b.env.Metrics, Stats: b.env.Stats, Clock: b.env.Clock})
+	srv, err := rpc.NewServer(b.env.TLS.Server(), rpc.Config{Methods: custodian.Methods(), Identify: daemon.Identify(b.cfg.Lab), Admit: service.Admit(me.Roster),
+		Status: service.Status, Logger: b.env.Logger, Metrics: b.env.Metrics, Stats: b.env.Stats, Clock: b.env.Clock})
 	if err != nil {
 		return nil, err
 	}
@@ -179,15 +177,4 @@ func (b *body) dial(a Address, role operators.Role) (*grpc.ClientConn, error) {
 	}
 	b.closes = append(b.closes, conn.Close)
 	return conn, nil
-}
-
-// Identify reads callers of a lab from their certificates.
-func Identify(lab string) func(*x509.Certificate) (rpc.Peer, error) {
-	return func(cert *x509.Certificate) (rpc.Peer, error) {
-		n, err := pki.FromCert(cert)
-		if err == nil && n.Lab != lab {
-			err = fmt.Errorf("%w: it is of lab %q", pki.ErrName, n.Lab)
-		}
-		return rpc.Peer{Name: n.Party, Role: n.Role}, err
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"yingzhou.dev/lab/cmd/internal/planner"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mirror"
@@ -90,7 +91,7 @@ func (h *Home) openCustodians(ctx context.Context) error {
 		copies := mirror.New(own, h.Blobs)
 		h.closers = append(h.closers, copies)
 		c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: id, Keys: ring, Mirror: copies, RootKey: h.Root, Roster: signed,
-			Log: custodianLog{h.Log}, Build: BuildPlan, Workers: 1, Clock: h.opts.Clock, Logger: h.opts.Logger})
+			Log: custodianLog{h.Log}, Build: planner.Build, Workers: 1, Clock: h.opts.Clock, Logger: h.opts.Logger})
 		if err != nil {
 			return err
 		}

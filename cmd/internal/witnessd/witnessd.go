@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
-	"yingzhou.dev/lab/cmd/internal/custody"
 	"yingzhou.dev/lab/cmd/internal/daemon"
 	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/sandbox/audit"
@@ -63,7 +62,7 @@ func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	srv, err := rpc.NewServer(env.TLS.Server(), rpc.Config{Methods: witness.Methods(), Identify: custody.Identify(c.Lab), Status: witness.Status,
+	srv, err := rpc.NewServer(env.TLS.Server(), rpc.Config{Methods: witness.Methods(), Identify: daemon.Identify(c.Lab), Status: witness.Status,
 		Logger: env.Logger, Metrics: env.Metrics, Stats: env.Stats, Clock: env.Clock})
 	if err != nil {
 		return err
