@@ -17,6 +17,7 @@ import (
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -203,7 +204,9 @@ func (c *Custodian) Accept(ctx context.Context, signed canon.Signed, piece int, 
 		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
 	}
 	k.Erase()
-	return c.cfg.Keys.Import(ctx, id, secret)
+	err = c.cfg.Keys.Import(ctx, id, secret)
+	failpoint.Hit(failpoint.PieceStored)
+	return err
 }
 
 // refused records a refusal in the ledger and the log, and returns it with this custodian's name. Neither record can
@@ -229,9 +232,11 @@ func (c *Custodian) refused(ctx context.Context, b *enclave.Bundle, err error) e
 		c.cfg.Logger.ErrorContext(ctx, "refusal not recorded in the ledger", "custodian", c.Name(), "error", lerr)
 	}
 	entry := enclave.Entry{Type: enclave.EntryRefusal, Subject: subject, By: c.Name(), Job: rec.Job, Reason: rec.Reason, At: now}
+	failpoint.Hit(failpoint.RefusalStored)
 	if _, lerr := c.cfg.Log.Append(ctx, entry); lerr != nil {
 		c.cfg.Logger.ErrorContext(ctx, "refusal not announced in the log", "custodian", c.Name(), "error", lerr)
 	}
+	failpoint.Hit(failpoint.RefusalLogged)
 	return r
 }
 
@@ -428,7 +433,10 @@ func (c *Custodian) charge(ctx context.Context, s *session, active []string) err
 	if _, err := c.cfg.Log.Append(ctx, entry); err != nil {
 		return fmt.Errorf("announcing a charge in the log: %w", err)
 	}
-	return c.ledger.commit(rec)
+	failpoint.Hit(failpoint.ChargeLogged)
+	err = c.ledger.commit(rec)
+	failpoint.Hit(failpoint.ChargeStored)
+	return err
 }
 
 // price lists what the plan opens and what it costs beyond what was asked before. A measure whose every noise key the

@@ -13,6 +13,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // Log is what a custodian needs of the audit log.
@@ -127,7 +128,9 @@ func (f *follower) advance(ctx context.Context, keys enclave.LogKeys) error {
 	if cp.Size == seen.Size {
 		return nil
 	}
-	return durable.WriteFile(f.path, canon.MustMarshal(seenFile{Size: cp.Size, Root: cp.Root}), 0o600)
+	err = durable.WriteFile(f.path, canon.MustMarshal(seenFile{Size: cp.Size, Root: cp.Root}), 0o600)
+	failpoint.Hit(failpoint.LogFollowed)
+	return err
 }
 
 // check compares the root of a checkpoint, at most as large as what was read, with the entries read.

@@ -14,6 +14,7 @@ import (
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 )
@@ -88,9 +89,11 @@ func (h *Home) RegisterDataset(ctx context.Context, sc *schema.Schema, steward s
 	if err := ring.Put(keyName(name)+" "+dealt.Keyset.Digest().String(), secret); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.DatasetKeyStored)
 	if err := saveSchema(dir, sc, 0); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.SchemaStored)
 	if err := h.Lab.RegisterKeyset(ctx, dealt.Keyset); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/seal/table"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
@@ -90,6 +91,7 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 		}
 		return nil, fmt.Errorf("sealing %s as dataset %q: %w", filepath.Base(path), dataset, err)
 	}
+	failpoint.Hit(failpoint.BlobsStored)
 	m, digest, err := h.publish(ctx, id, party, dir, d, cfg, res, version)
 	if err != nil {
 		_, serr := h.SweepBlobs(context.WithoutCancel(ctx)) // blobs without a manifest, also when the caller has gone

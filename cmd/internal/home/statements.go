@@ -12,6 +12,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/sandbox"
 )
 
@@ -26,7 +27,10 @@ func (s statements) announce(ctx context.Context, signed enclave.Signed, by stri
 	if err := s.pend(signed); err != nil {
 		return err
 	}
-	return s.h.Lab.Announce(ctx, enclave.Entry{Type: enclave.EntryStatement, Subject: signed.Digest(), By: by, At: canon.At(s.h.Now())})
+	failpoint.Hit(failpoint.StatementPending)
+	err := s.h.Lab.Announce(ctx, enclave.Entry{Type: enclave.EntryStatement, Subject: signed.Digest(), By: by, At: canon.At(s.h.Now())})
+	failpoint.Hit(failpoint.StatementLogged)
+	return err
 }
 
 func (s statements) pend(signed enclave.Signed) error {
@@ -41,6 +45,7 @@ func (s statements) Append(ctx context.Context, signed enclave.Signed) error {
 	if _, err := s.h.records.AppendStatement(ctx, signed, s.h.Now()); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.StatementStored)
 	return s.h.removePending(s.h.pendingFile(signed.Digest()))
 }
 
