@@ -20,6 +20,7 @@ import (
 
 	"yingzhou.dev/lab/cmd/internal/cli"
 	"yingzhou.dev/lab/cmd/internal/home"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/audit"
@@ -29,7 +30,7 @@ import (
 func main() {
 	process.Init() // becomes a worker's sandbox when it is executed as one
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	a := &app{out: os.Stdout, errs: os.Stderr, clock: time.Now}
+	a := &app{out: os.Stdout, errs: os.Stderr, clock: failpoint.Clock}
 	code := a.main(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

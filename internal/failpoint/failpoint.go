@@ -110,4 +110,5 @@ func All() []Point {
 const (
 	Armed = "LAB_FAILPOINT"
 	Trace = "LAB_FAILPOINT_TRACE"
+	Shift = "LAB_FAILPOINT_CLOCK" // by how much their clock is wrong, as in "-2h"
 )

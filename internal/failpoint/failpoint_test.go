@@ -153,7 +153,7 @@ func TestShippedProgramsHaveNone(t *testing.T) {
 		packages = append(packages, "../../cmd/"+filepath.Base(filepath.Dir(path)))
 	}
 	dir := build(t, packages...)
-	marks := [][]byte{[]byte(failpoint.Armed)}
+	marks := [][]byte{[]byte(failpoint.Armed)} // the beginning of the others too
 	for _, p := range failpoint.All() {
 		marks = append(marks, []byte(p))
 	}
