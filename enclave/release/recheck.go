@@ -11,6 +11,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // A piece has several holders so that they can compare. While a holder is away, the others' shares of its pieces go
@@ -39,7 +40,9 @@ func (c *Custodian) keepEvidence(e Evidence) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(c.evidencePath(e.Release), data, 0o600)
+	err = durable.WriteFile(c.evidencePath(e.Release), data, 0o600)
+	failpoint.Hit(failpoint.EvidenceStored)
+	return err
 }
 
 // Evidence returns the share sets behind a release that this custodian endorsed. One that it did not is
@@ -89,7 +92,7 @@ func (c *Custodian) recheck(ctx context.Context, b *enclave.Bundle, e Evidence) 
 		return err
 	}
 	if err := c.follow.check(d.Checkpoint); err != nil {
-		return refuse(ErrLogFork, "proofs lead to another log").because(err)
+		return refuse(ErrLogFork, "proofs lead to another log").Because(err)
 	}
 	if _, known := c.ledger.charged(d.PlanDigest); !known { // it was away; the charge is in its peers' ledgers
 		if err := c.merge(ctx, rel.Custodians); err != nil {

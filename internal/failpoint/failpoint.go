@@ -66,6 +66,7 @@ const (
 // Points of a custodian (enclave/release).
 const (
 	PieceStored    Point = "custodian.piece-stored"
+	LeavesKept     Point = "custodian.leaves-kept"
 	LogFollowed    Point = "custodian.log-followed"
 	BlobCopied     Point = "custodian.blob-copied"
 	BlobChecked    Point = "custodian.blob-checked"
@@ -75,7 +76,9 @@ const (
 	SharesLogged   Point = "custodian.shares-logged"
 	SharesStored   Point = "custodian.shares-stored"
 	ReleaseLogged  Point = "custodian.release-logged"
+	EvidenceStored Point = "custodian.evidence-stored"
 	ReleaseKept    Point = "custodian.release-stored"
+	RefusalNoted   Point = "custodian.refusal-noted"
 	RefusalStored  Point = "custodian.refusal-stored"
 	RefusalLogged  Point = "custodian.refusal-logged"
 	ReleaseGathers Point = "custodian.endorsements-gathered"
@@ -99,8 +102,8 @@ func All() []Point {
 		StatementPending, StatementLogged, StatementStored,
 		LogIntegrated, LogSigned, WitnessRemembers, LogWitnessed, LogStored,
 		TaskStarted, TaskWaited, TaskRemoved,
-		PieceStored, LogFollowed, BlobCopied, BlobChecked, ChargeLogged, LedgerWritten, ChargeStored, SharesLogged, SharesStored,
-		ReleaseLogged, ReleaseKept, RefusalStored, RefusalLogged, ReleaseGathers,
+		PieceStored, LeavesKept, LogFollowed, BlobCopied, BlobChecked, ChargeLogged, LedgerWritten, ChargeStored, SharesLogged, SharesStored,
+		ReleaseLogged, EvidenceStored, ReleaseKept, RefusalNoted, RefusalStored, RefusalLogged, ReleaseGathers,
 		DatasetKeyStored, SchemaStored, BlobStored, BlobsStored, IdentityStored, LabNamed}
 	slices.Sort(all)
 	return all

@@ -16,6 +16,7 @@ var may = []struct{ pkg, imports, why string }{
 	{"./internal/failpoint", "", "it names moments of others and knows none of them"},
 	{"./internal/rpc", "", "who may call and how long is a matter of certificates and a table, not of what is called"},
 
+	{"./internal/strict", "", "it reads configuration and does not know whose"},
 	{"./internal/pki", "./internal/durable", "who is at the other end of a connection, and nothing of what is said over it"},
 	{"./internal/pki/pkitest", "./internal/pki", "certificates for tests"},
 
@@ -47,12 +48,20 @@ var may = []struct{ pkg, imports, why string }{
 	{"./enclave/seal/schema", "./enclave ./enclave/seal/table ./operators ./internal/canon", "it describes a table and encodes its cells; it seals nothing"},
 	{"./enclave/seal", "./enclave ./enclave/he ./enclave/he/evaluator ./enclave/keys ./enclave/seal/schema ./enclave/seal/table ./enclave/store ./internal/canon ./operators",
 		"it runs at the agency, before there is a job or a release"},
-	{"./enclave/release", "./enclave ./enclave/dp ./enclave/he ./enclave/he/evaluator ./enclave/keys ./enclave/program ./enclave/store ./internal/canon ./internal/durable ./operators",
+	{"./enclave/refusal", "./enclave/api/v1", "whoever asks a custodian must know its no, and need not link what opens data"},
+	{"./enclave/feed", "./enclave ./enclave/api/v1 ./enclave/refusal ./internal/canon", "it carries what the control plane offers, and believes nothing"},
+	{"./enclave/custodian", "./enclave ./enclave/api/v1 ./enclave/refusal ./internal/canon ./internal/rpc", "who asks a custodian needs nothing that opens data"},
+	{"./enclave/release/service", "./enclave ./enclave/api/v1 ./enclave/custodian ./enclave/keys ./enclave/refusal ./enclave/release ./internal/canon ./internal/rpc ./operators",
+		"it puts a custodian on the network and decides nothing"},
+	{"./enclave/release", "./enclave ./enclave/refusal ./enclave/dp ./enclave/he ./enclave/he/evaluator ./enclave/keys ./enclave/program ./enclave/store ./internal/canon ./internal/durable ./operators",
 		"a custodian checks everything by itself and believes nothing that runs jobs"},
 
 	{"./sandbox", "./enclave ./operators ./internal/canon", "a root package holds nouns and imports none of its children"},
 	{"./sandbox/api/v1", "", "generated, and nothing else"},
 	{"./sandbox/audit", "./enclave ./internal/canon ./internal/durable", "the log orders entries and does not judge them"},
+	{"./sandbox/feed", "./enclave ./enclave/api/v1 ./enclave/store ./sandbox/audit ./internal/canon ./internal/rpc", "it shows custodians the log and the blobs, and decides nothing"},
+	{"./sandbox/gate", "./enclave ./enclave/custodian ./enclave/refusal ./sandbox/lab", "it asks custodians and could not do their work"},
+	{"./sandbox/witness", "./enclave ./enclave/api/v1 ./internal/rpc ./sandbox/audit", "a witness sees checkpoints and nothing else"},
 	{"./sandbox/db", "./enclave ./operators ./sandbox ./internal/canon", "it stores records and decides nothing"},
 	{"./sandbox/db/dbtest", "./enclave ./operators ./sandbox ./internal/canon", "a conformance suite knows the interface, not a back end"},
 	{"./sandbox/db/pgtest", "", "it starts a server; what is kept there is not its business"},
@@ -61,6 +70,11 @@ var may = []struct{ pkg, imports, why string }{
 	{"./sandbox/runner/...", "./enclave ./internal/canon ./sandbox/runner/...", "a back end knows tasks and digests, not jobs"},
 	{"./sandbox/lab", "./enclave ./operators ./sandbox ./sandbox/audit ./sandbox/plan ./internal/canon ./internal/durable",
 		"it reaches custodians, workers and the database through interfaces that it declares"},
+
+	{"./sandbox/server", "./enclave ./enclave/refusal ./enclave/store ./internal/canon ./internal/pki ./internal/rpc ./operators ./operators/registry ./sandbox ./sandbox/api/v1 ./sandbox/audit ./sandbox/lab ./sandbox/plan",
+		"it authenticates and translates; decisions are made by what it calls"},
+	{"./sandbox/client", "./enclave ./enclave/api/v1 ./enclave/refusal ./enclave/store ./internal/canon ./internal/rpc ./operators ./operators/registry ./sandbox ./sandbox/api/v1 ./sandbox/audit ./sandbox/lab ./sandbox/plan",
+		"it verifies and signs nothing that needs a key of the lab's; what opens results is its caller's"},
 
 	{"./cmd/worker", "./enclave ./enclave/he/evaluator ./enclave/store ./internal/canon", "what runs in a job's container is only what it needs"},
 	{"./cmd/lab", anything, "wiring"},

@@ -45,6 +45,7 @@ func (l *lab) seen() (s seen, err error) {
 		var tree struct {
 			Size int64          `json:"size"`
 			Root enclave.Digest `json:"root"`
+			Note string         `json:"note,omitempty"`
 		}
 		if err := canon.Unmarshal(data, &tree); err != nil {
 			return s, err
