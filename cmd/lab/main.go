@@ -42,15 +42,16 @@ type app struct {
 	out, errs io.Writer
 	clock     func() time.Time
 
-	dir     string
-	client  string
-	server  string
-	as      string
-	json    bool
-	verbose bool
-	worker  string
-	backend string
-	wait    time.Duration
+	dir      string
+	client   string
+	server   string
+	as       string
+	json     bool
+	verbose  bool
+	worker   string
+	backend  string
+	database string
+	wait     time.Duration
 
 	home desk.Lab
 }
@@ -93,8 +94,9 @@ is and has your keys, and the same commands work from there.`,
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens inside to standard error")
 	f.StringVar(&a.worker, "worker", os.Getenv("LAB_WORKER"), "worker program; default: beside this program (LAB_WORKER)")
 	f.StringVar(&a.backend, "isolation", os.Getenv("LAB_ISOLATION"), "docker or process; default: the best there is (LAB_ISOLATION)")
+	f.StringVar(&a.database, "database", os.Getenv("LAB_DATABASE"), "PostgreSQL database with the lab's metadata; default: a file in its folder (LAB_DATABASE)")
 	f.DurationVar(&a.wait, "lock-wait", 30*time.Second, "how long to wait while another process uses the lab")
-	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.nodeCmd(), a.collectCmd(), a.demoCmd(), exitCodesCmd())
+	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.nodeCmd(), a.collectCmd(), a.backupCmd(), a.restoreCmd(), a.demoCmd(), exitCodesCmd())
 	cli.Strict(root)
 	return root
 }
@@ -136,7 +138,7 @@ func (a *app) options() home.Options {
 	}
 	log := slog.New(slog.NewTextHandler(a.errs, &slog.HandlerOptions{Level: level}))
 	audit.RedirectTessera(log)
-	return home.Options{Worker: a.worker, Backend: a.backend, Clock: a.clock, Logger: log, Wait: a.wait}
+	return home.Options{Worker: a.worker, Backend: a.backend, Database: a.database, Clock: a.clock, Logger: log, Wait: a.wait}
 }
 
 // person resolves --as: given, or the only person in the lab with the role.

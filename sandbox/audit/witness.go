@@ -74,7 +74,7 @@ func NewWitness(dir string, signer *fnote.Signer, log note.Verifier) (_ *LocalWi
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	w := &LocalWitness{path: filepath.Join(dir, "checkpoint.seen"), signer: signer, log: log}
+	w := &LocalWitness{path: filepath.Join(dir, seenFile), signer: signer, log: log}
 	if w.lock, err = acquire(filepath.Join(dir, lockFile)); err != nil {
 		return nil, err
 	}
