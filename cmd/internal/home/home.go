@@ -67,9 +67,11 @@ const (
 type Options struct {
 	Worker  string // path of the worker program; "" = beside this program
 	Backend string // "docker", "process" or "" = the best that is there
-	Clock   func() time.Time
-	Logger  *slog.Logger
-	Wait    time.Duration // how long to wait for another process to finish
+	// Database is where metadata is kept if not in the lab's folder: a connection string or URL of PostgreSQL.
+	Database string
+	Clock    func() time.Time
+	Logger   *slog.Logger
+	Wait     time.Duration // how long to wait for another process to finish
 }
 
 // Home is an open lab.
@@ -101,13 +103,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	if opts.Clock == nil {
-		opts.Clock = time.Now
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.Default()
-	}
-	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts.withDefaults()}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -147,7 +143,7 @@ func (h *Home) open(ctx context.Context) error {
 		return err
 	}
 	h.stores = append(h.stores, h.Blobs)
-	if h.records, err = db.Open(ctx, h.path("plane", "lab.db")); err != nil {
+	if h.records, err = h.openRecords(ctx); err != nil {
 		return err
 	}
 	h.closers = append(h.closers, h.records)
