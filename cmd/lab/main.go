@@ -85,9 +85,9 @@ people are in the folder.`,
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens inside to standard error")
 	f.StringVar(&a.worker, "worker", os.Getenv("LAB_WORKER"), "worker program; default: beside this program (LAB_WORKER)")
-	f.StringVar(&a.backend, "isolation", os.Getenv("LAB_ISOLATION"), "docker or process; default: the best there is (LAB_ISOLATION)")
+	f.StringVar(&a.backend, "isolation", os.Getenv("LAB_ISOLATION"), "docker, gvisor or process; default: the best there is (LAB_ISOLATION)")
 	f.DurationVar(&a.wait, "lock-wait", 30*time.Second, "how long to wait while another process uses the lab")
-	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.nodeCmd(), a.collectCmd(), a.demoCmd(), exitCodesCmd())
+	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.nodeCmd(), a.imageCmd(), a.collectCmd(), a.demoCmd(), exitCodesCmd())
 	cli.Strict(root)
 	return root
 }

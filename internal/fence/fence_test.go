@@ -60,6 +60,9 @@ var may = []struct{ pkg, imports, why string }{
 	{"./sandbox/lab", "./enclave ./operators ./sandbox ./sandbox/audit ./sandbox/plan ./internal/canon ./internal/durable",
 		"it reaches custodians, workers and the database through interfaces that it declares"},
 
+	{"./sandbox/node", "./enclave ./sandbox ./sandbox/lab ./sandbox/runner/... ./internal/canon ./internal/durable",
+		"it runs workers on one machine for whoever drives the jobs, and knows no job's content"},
+
 	{"./cmd/worker", "./enclave ./enclave/he/evaluator ./enclave/store ./internal/canon", "what runs in a job's container is only what it needs"},
 	{"./cmd/lab", anything, "wiring"},
 	{"./cmd/seal", anything, "wiring"},

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"sync"
 	"time"
 
 	"yingzhou.dev/lab/enclave"
@@ -44,7 +45,7 @@ type Outcome struct {
 	Proof   enclave.LogProof
 }
 
-// Inputs prepares a worker's input folder: checked, expanded, named as enclave.TaskFile says.
+// Inputs prepares a worker's input folder: checked, expanded, named as enclave.TaskName says.
 type Inputs interface {
 	Stage(ctx context.Context, ks *enclave.Keyset, keyset enclave.Digest, layout *enclave.Layout, vectors []int, dir string) error
 }
@@ -53,14 +54,23 @@ type Inputs interface {
 type Worker interface {
 	// Identify names the program that Run will run: what a scenario approves.
 	Identify(ctx context.Context) (enclave.Digest, error)
-	// Run returns the program's output. program must be the digest that was approved.
-	Run(ctx context.Context, job sandbox.JobID, dir string, program enclave.Digest, progress func(percent int64)) (WorkerResult, error)
+	// Run returns the program's output. A task that an earlier process started and that still runs is taken up.
+	Run(ctx context.Context, t WorkerTask, progress func(percent int64)) (WorkerResult, error)
+}
+
+// WorkerTask is one run.
+type WorkerTask struct {
+	Job     sandbox.JobID
+	Dir     string         // input folder
+	Program enclave.Digest // that was approved; no other is run
+	Need    Need
 }
 
 // WorkerResult is what a worker left behind.
 type WorkerResult struct {
 	Output    []byte
 	Isolation string
+	Adopted   bool // an earlier process started the worker
 	Started   time.Time
 	Ended     time.Time
 }
@@ -71,13 +81,14 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Clock and Logger are required.
+// Config is what the control plane works with. All fields but Queue, Clock and Logger are required.
 type Config struct {
 	Store   sandbox.Store
 	Log     Log
 	Gate    Gate
 	Inputs  Inputs
 	Worker  Worker
+	Queue   Queue             // nil = every worker starts at once
 	Lab     Signer            // RoleLab: grants
 	Node    Signer            // RoleNode: receipts
 	RootKey ed25519.PublicKey // the lab's root key
@@ -88,7 +99,16 @@ type Config struct {
 }
 
 // Lab is the control plane over one store and log.
-type Lab struct{ cfg Config }
+type Lab struct {
+	cfg  Config
+	seen seenFiles
+}
+
+// seenFiles remembers the digests of inputs, which many jobs share.
+type seenFiles struct {
+	mu      sync.Mutex
+	digests map[seenFile]enclave.Digest
+}
 
 // New checks the configuration and brings the store's index of the log up to date.
 func New(ctx context.Context, cfg Config) (*Lab, error) {
@@ -103,7 +123,7 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	l := &Lab{cfg: cfg}
+	l := &Lab{cfg: cfg, seen: seenFiles{digests: map[seenFile]enclave.Digest{}}}
 	return l, l.index(ctx)
 }
 

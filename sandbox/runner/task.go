@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"yingzhou.dev/lab/internal/canon"
 )
 
 // Limits bound a task. A zero field takes the value of DefaultLimits.
@@ -67,6 +69,7 @@ type Result struct {
 	Started   time.Time //
 	Ended     time.Time //
 	Isolation Isolation // what was in force for this run
+	Adopted   bool      // an earlier process started it, so the beginning of the output may be missing
 }
 
 // Err is nil if the worker ended by itself with exit code 0, or says why it did not, with its last words.
@@ -223,6 +226,16 @@ func (l Limits) Env() []string {
 		"GOMAXPROCS=" + strconv.Itoa(int(math.Ceil(l.CPUs))),
 		"GOMEMLIMIT=" + strconv.FormatInt(l.MemoryMiB<<20/8*7, 10),
 	}
+}
+
+// Fingerprint is a digest of everything that makes a task what it is, but for its ID: two tasks that agree in it do the
+// same to the same files.
+func (t Task) Fingerprint() string {
+	text := fmt.Sprintf("%q %q %q %v", t.Image, t.Args, t.InputDir, t.Limits)
+	for _, k := range slices.Sorted(maps.Keys(t.Labels)) {
+		text += fmt.Sprintf(" %q=%q", k, t.Labels[k])
+	}
+	return canon.Sum([]byte(text)).String()
 }
 
 // Matches reports whether labels has all of want.

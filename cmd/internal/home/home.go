@@ -37,6 +37,7 @@ import (
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/db"
 	"yingzhou.dev/lab/sandbox/lab"
+	"yingzhou.dev/lab/sandbox/node"
 )
 
 // ErrNoLab means that a folder holds no lab.
@@ -67,7 +68,7 @@ const (
 // Options adjust how a lab is opened. The zero value is fine.
 type Options struct {
 	Worker  string // path of the worker program; "" = beside this program
-	Backend string // "docker", "process" or "" = the best that is there
+	Backend string // "docker", "gvisor", "process" or "" = the best that is there
 	Clock   func() time.Time
 	Logger  *slog.Logger
 	Wait    time.Duration // how long to wait for another process to finish
@@ -90,7 +91,9 @@ type Home struct {
 	lock    *os.File
 	closers []io.Closer
 	stop    []func(context.Context) error
-	worker  *worker
+	node    *node.Node
+	queue   *node.Queue
+	program string // path of the worker
 	records *db.DB
 }
 
@@ -160,18 +163,17 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.worker, err = newWorker(h.Dir, h.opts, h.Production); err != nil {
+	if err := h.openNode(); err != nil {
 		return err
 	}
-	h.closers = append(h.closers, h.worker)
 	copies := mirror.New(h.Blobs, h.Blobs)
 	h.closers = append(h.closers, copies)
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.worker, Lab: labID, Node: nodeID,
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.node, Queue: h.queue, Lab: labID, Node: nodeID,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
 	}
-	if err := h.Lab.Sweep(); err != nil {
+	if err := h.Lab.Sweep(ctx); err != nil {
 		return err
 	}
 	if err := h.firstRoster(ctx); err != nil {

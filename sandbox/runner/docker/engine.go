@@ -89,11 +89,39 @@ func (e *engine) create(ctx context.Context, name string, c *container.Config, h
 	if err != nil {
 		return nil, fmt.Errorf("creating container: %w", err)
 	}
+	stream, err := e.attach(ctx, name)
+	if err != nil {
+		return nil, errors.Join(err, e.remove(context.WithoutCancel(ctx), name))
+	}
+	return stream, nil
+}
+
+// attach reads a container's streams from now on.
+func (e *engine) attach(ctx context.Context, name string) (io.ReadCloser, error) {
 	conn, err := e.api.ContainerAttach(ctx, name, container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("attaching: %w", err), e.remove(context.WithoutCancel(ctx), name))
+		return nil, fmt.Errorf("attaching: %w", err)
 	}
 	return attached{conn.Reader, conn.Conn}, nil
+}
+
+// found is a container that is there.
+type found struct {
+	running bool
+	started time.Time
+	labels  map[string]string
+}
+
+func (e *engine) find(ctx context.Context, name string) (found, error) {
+	in, err := e.api.ContainerInspect(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return found{}, runner.ErrNotFound
+	}
+	if err != nil {
+		return found{}, err
+	}
+	started, err := time.Parse(time.RFC3339Nano, in.State.StartedAt)
+	return found{in.State.Running, started, in.Config.Labels}, err
 }
 
 // attached is a hijacked connection: read through its buffer, closed at the socket.
@@ -111,9 +139,12 @@ func (e *engine) start(ctx context.Context, name string) error {
 	return e.api.ContainerStart(ctx, name, container.StartOptions{})
 }
 
-// wait returns a channel that gets the exit code, and one that gets an error instead. Called before start, it cannot
-// miss the end.
-func (e *engine) wait(ctx context.Context, name string) (<-chan container.WaitResponse, <-chan error) {
+// wait returns a channel that gets the exit code, and one that gets an error instead. For a container that has not been
+// started it waits for the next end, and cannot miss it.
+func (e *engine) wait(ctx context.Context, name string, started bool) (<-chan container.WaitResponse, <-chan error) {
+	if started {
+		return e.api.ContainerWait(ctx, name, container.WaitConditionNotRunning)
+	}
 	return e.api.ContainerWait(ctx, name, container.WaitConditionNextExit)
 }
 

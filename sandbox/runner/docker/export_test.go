@@ -6,6 +6,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/image"
+
+	"yingzhou.dev/lab/sandbox/runner"
 )
 
 // RemoveImages removes from the engine what Prepare loaded.
@@ -18,4 +20,10 @@ func (r *Runner) RemoveImages(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// Ended reports whether a container is there and no longer runs.
+func (r *Runner) Ended(ctx context.Context, h runner.Handle) (bool, error) {
+	f, err := r.eng.find(ctx, r.name(h))
+	return err == nil && !f.running, err
 }

@@ -19,6 +19,7 @@ import (
 type task struct {
 	runner.Task
 	name      string // the container's
+	adopted   bool   // an earlier process started it
 	isolation runner.Isolation
 	capture   *output.Capture
 	over      chan struct{} // closed when too much was written
@@ -35,6 +36,7 @@ type task struct {
 const (
 	labelInstance = "dev.yingzhou.lab"
 	labelTask     = "dev.yingzhou.task"
+	labelPrint    = "dev.yingzhou.fingerprint"
 )
 
 func (r *Runner) name(h runner.Handle) string { return "yingzhou-" + r.cfg.Instance + "-" + string(h) }
@@ -42,7 +44,7 @@ func (r *Runner) name(h runner.Handle) string { return "yingzhou-" + r.cfg.Insta
 func (r *Runner) labels(t runner.Task) map[string]string {
 	labels := map[string]string{}
 	maps.Copy(labels, t.Labels)
-	labels[labelInstance], labels[labelTask] = r.cfg.Instance, t.ID
+	labels[labelInstance], labels[labelTask], labels[labelPrint] = r.cfg.Instance, t.ID, t.Fingerprint()
 	return labels
 }
 
@@ -78,33 +80,72 @@ func (r *Runner) Start(ctx context.Context, rt runner.Task) (runner.Handle, erro
 	}
 	// Following the container must go on when the caller's context ends: it ends with the container.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	exited, failed := r.eng.wait(life, t.name)
+	exited, failed := r.eng.wait(life, t.name, false)
 	if err := r.eng.start(ctx, t.name); err != nil {
 		err = errors.Join(fmt.Errorf("task %q: starting container: %w", rt.ID, err), r.eng.remove(life, t.name), stream.Close())
 		end()
 		return "", err
 	}
+	r.take(life, end, t, stream, exited, failed, rt.Limits.Deadline)
+	return h, nil
+}
+
+// Adopt implements runner.Adopter.
+func (r *Runner) Adopt(ctx context.Context, rt runner.Task) (runner.Handle, error) {
+	rt, err := rt.Check()
+	if err != nil {
+		return "", err
+	}
+	h := runner.Handle(rt.ID)
+	t := &task{Task: rt, name: r.name(h), adopted: true, over: make(chan struct{}), done: make(chan struct{})}
+	t.capture = output.New(rt.Limits.OutputBytes, rt.Progress, func() { close(t.over) })
+	if t.isolation, err = r.Probe(ctx); err != nil {
+		return "", fmt.Errorf("task %q: %w", rt.ID, err)
+	}
+	if _, err := r.eng.find(ctx, t.name); err != nil {
+		return "", fmt.Errorf("task %q: adopting: %w", rt.ID, err)
+	}
+	stream, err := r.eng.attach(ctx, t.name)
+	if err != nil {
+		return "", fmt.Errorf("task %q: adopting: %w", rt.ID, err)
+	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	exited, failed := r.eng.wait(life, t.name, true)
+	// Looked at after attaching, so that what it says now is read by us.
+	there, err := r.eng.find(ctx, t.name)
+	if err != nil || !there.running || there.labels[labelPrint] != rt.Fingerprint() {
+		end()
+		if err == nil {
+			err = runner.ErrOutputLost
+		}
+		return "", errors.Join(fmt.Errorf("task %q: adopting: %w", rt.ID, err), stream.Close())
+	}
+	r.take(life, end, t, stream, exited, failed, rt.Limits.Deadline-time.Since(there.started))
+	return h, nil
+}
+
+// take makes a running container this process's.
+func (r *Runner) take(life context.Context, end func(), t *task, stream io.ReadCloser, exited <-chan container.WaitResponse, failed <-chan error, left time.Duration) {
 	r.mu.Lock()
-	r.tasks[h] = t
+	r.tasks[runner.Handle(t.ID)] = t
 	r.mu.Unlock()
 	go func() { // Wait and Remove wait for it
 		defer end()
 		defer close(t.done)
-		exit, err := r.follow(life, t, stream, exited, failed)
+		exit, err := r.follow(life, t, stream, exited, failed, left)
 		t.result, t.err = t.conclude(life, r.eng, exit, err)
 	}()
-	return h, nil
 }
 
 // follow reads a container's output and keeps its limits until it has ended.
-func (r *Runner) follow(ctx context.Context, t *task, stream io.ReadCloser, exited <-chan container.WaitResponse, failed <-chan error) (exit int, err error) {
+func (r *Runner) follow(ctx context.Context, t *task, stream io.ReadCloser, exited <-chan container.WaitResponse, failed <-chan error, left time.Duration) (exit int, err error) {
 	read := make(chan struct{})
 	go func() { // ends with the stream, which is closed below
 		defer close(read)
 		split(t.capture.Stdout(), t.capture.Stderr(), stream)
 		t.capture.Flush()
 	}()
-	deadline := time.NewTimer(t.Limits.Deadline)
+	deadline := time.NewTimer(left)
 	defer deadline.Stop()
 	over := t.over
 	for running := true; running; {
@@ -151,7 +192,7 @@ func (t *task) conclude(ctx context.Context, eng *engine, exit int, err error) (
 	default:
 	}
 	return runner.Result{Exit: exit, Killed: cause, Stdout: t.capture.Output(), Stderr: t.capture.Tail(runner.MaxTail),
-		Started: state.started, Ended: state.stopped, Isolation: t.isolation}, nil
+		Started: state.started, Ended: state.stopped, Isolation: t.isolation, Adopted: t.adopted}, nil
 }
 
 // kill ends a task; the first cause stays.
