@@ -114,6 +114,19 @@ func (i Isolation) String() string {
 // Has reports whether a protection was applied.
 func (i Isolation) Has(protection string) bool { return slices.Contains(i.Protections, protection) }
 
+// With is the isolation with one protection more.
+func (i Isolation) With(protection string) Isolation {
+	i.Protections = append(slices.Clone(i.Protections), protection)
+	slices.Sort(i.Protections)
+	return i
+}
+
+// Without is the isolation with one protection less.
+func (i Isolation) Without(protection string) Isolation {
+	i.Protections = slices.DeleteFunc(slices.Clone(i.Protections), func(p string) bool { return p == protection })
+	return i
+}
+
 var (
 	validID    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
 	validLabel = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_./-]{0,127}$`)

@@ -100,7 +100,7 @@ type Config struct {
 func (c Config) limits() runner.Limits {
 	l := runner.Limits{CPUs: 2, MemoryMiB: 64, Pids: 32, TmpMiB: 4, OutputBytes: 256 << 10, Deadline: 30 * time.Second}
 	if c.Unbounded {
-		l.Deadline, l.OutputBytes = time.Hour, 1<<30
+		l.Deadline, l.OutputBytes = time.Minute, 1<<30
 	}
 	return l
 }

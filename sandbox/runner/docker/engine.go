@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/stdcopy"
@@ -81,8 +83,8 @@ func (e *engine) image(ctx context.Context, ref string) (stored, error) {
 }
 
 // create makes a container and attaches to its streams, so that nothing it writes is missed.
-func (e *engine) create(ctx context.Context, name string, c *container.Config, h *container.HostConfig) (io.ReadCloser, error) {
-	_, err := e.api.ContainerCreate(ctx, c, h, nil, nil, name)
+func (e *engine) create(ctx context.Context, name string, c *container.Config, h *container.HostConfig, n *network.NetworkingConfig) (io.ReadCloser, error) {
+	_, err := e.api.ContainerCreate(ctx, c, h, n, nil, name)
 	if errdefs.IsConflict(err) {
 		return nil, runner.ErrExists
 	}
@@ -222,4 +224,51 @@ func (e *engine) cpuTime(ctx context.Context, name string) (time.Duration, error
 		return 0, err
 	}
 	return time.Duration(s.CPUStats.CPUUsage.TotalUsage), nil
+}
+
+// networkTries bounds how many subnets are tried for one that no other network has.
+const networkTries = 16
+
+// createNetwork makes a network that leads nowhere: internal, so without a route, and with no address of the host's on
+// its bridge, so without a gateway.
+func (e *engine) createNetwork(ctx context.Context, name string, labels map[string]string) (netip.Prefix, error) {
+	off := false
+	var err error
+	for i := range networkTries {
+		p := subnet(name, i)
+		_, err = e.api.NetworkCreate(ctx, name, network.CreateOptions{Driver: "bridge", Internal: true, EnableIPv6: &off, Labels: labels,
+			IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: p.String()}}},
+			Options: map[string]string{"com.docker.network.bridge.inhibit_ipv4": "true", "com.docker.network.bridge.enable_ip_masquerade": "false",
+				"com.docker.network.bridge.gateway_mode_ipv4": "isolated"}})
+		switch {
+		case err == nil:
+			return p, nil
+		case errdefs.IsConflict(err):
+			return p, runner.ErrExists
+		case !strings.Contains(err.Error(), "overlaps"): // the engine has no code for it
+			return p, err
+		}
+	}
+	return netip.Prefix{}, err
+}
+
+// members are the names of the containers on a network.
+func (e *engine) members(ctx context.Context, name string) ([]string, error) {
+	in, err := e.api.NetworkInspect(ctx, name, network.InspectOptions{})
+	if errdefs.IsNotFound(err) {
+		return nil, runner.ErrNotFound
+	}
+	var names []string
+	for _, c := range in.Containers {
+		names = append(names, c.Name)
+	}
+	return names, err
+}
+
+func (e *engine) removeNetwork(ctx context.Context, name string) error {
+	err := e.api.NetworkRemove(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
 
 	"yingzhou.dev/lab/sandbox/runner"
 	"yingzhou.dev/lab/sandbox/runner/internal/output"
@@ -54,6 +55,11 @@ func (r *Runner) Start(ctx context.Context, rt runner.Task) (runner.Handle, erro
 	if err != nil {
 		return "", err
 	}
+	return r.start(ctx, rt, nil)
+}
+
+// start starts a task that was checked, on its group's network if it has one.
+func (r *Runner) start(ctx context.Context, rt runner.Task, group *membership) (runner.Handle, error) {
 	r.mu.Lock()
 	img, ok := r.images[rt.Image]
 	r.mu.Unlock()
@@ -74,7 +80,12 @@ func (r *Runner) Start(ctx context.Context, rt runner.Task) (runner.Handle, erro
 	if r.alter != nil {
 		r.alter(c, host)
 	}
-	stream, err := r.eng.create(ctx, t.name, c, host)
+	var net *network.NetworkingConfig
+	if group != nil {
+		net = group.join(c, host)
+		t.isolation = t.isolation.Without("namespace-network").With("network-private")
+	}
+	stream, err := r.eng.create(ctx, t.name, c, host, net)
 	if err != nil {
 		return "", fmt.Errorf("task %q: %w", rt.ID, err)
 	}
