@@ -58,6 +58,10 @@ type Worker interface {
 	Run(ctx context.Context, t WorkerTask, progress func(percent int64)) (WorkerResult, error)
 }
 
+// ErrInterrupted means that a worker was stopped by something that has nothing to do with its job, such as a restart of the
+// machine's container engine. The job is where it was, and Run takes it up again.
+var ErrInterrupted = errors.New("the worker was interrupted")
+
 // WorkerTask is one run.
 type WorkerTask struct {
 	Job     sandbox.JobID

@@ -97,7 +97,7 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 	watch(job)
 	receipt, isolation, err := l.compute(ctx, job, d, program, watch)
 	if err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, ErrInterrupted) {
 			return job, err // stopped from outside: Run restarts it
 		}
 		return l.end(ctx, job, sandbox.Fail, enclave.EntryFailure, err)

@@ -213,19 +213,31 @@ func (n *Node) Run(ctx context.Context, t lab.WorkerTask, progress func(percent 
 			}
 		}}
 	res, err := runner.Run(ctx, n.runner, task)
-	switch {
-	case err != nil:
+	if err = failure(res, err, task.Limits, t.Need); err != nil {
 		return lab.WorkerResult{}, err
-	case res.Killed == runner.OOM:
-		return lab.WorkerResult{}, fmt.Errorf("the worker ran out of memory at %d MiB; the plan estimated %d", task.Limits.MemoryMiB, t.Need.MemoryMiB)
-	case res.Killed == runner.Deadline:
-		return lab.WorkerResult{}, fmt.Errorf("the worker was stopped after %v, the longest that a job may take%s", res.Ended.Sub(res.Started).Round(time.Second), said(res.Stderr))
-	case res.Killed != "":
-		return lab.WorkerResult{}, fmt.Errorf("worker was killed: %s%s", res.Killed, said(res.Stderr))
-	case res.Exit != 0:
-		return lab.WorkerResult{}, fmt.Errorf("worker ended with code %d%s", res.Exit, said(res.Stderr))
 	}
 	return lab.WorkerResult{Output: res.Stdout, Isolation: res.Isolation.String(), Adopted: res.Adopted, Started: res.Started, Ended: res.Ended}, nil
+}
+
+// failure says in words for an operator why a worker has no answer.
+func failure(res runner.Result, err error, limits runner.Limits, need lab.Need) error {
+	switch {
+	case errors.Is(err, runner.ErrUnavailable):
+		return fmt.Errorf("%w: %w", lab.ErrInterrupted, err)
+	case err != nil:
+		return err
+	case res.Killed == runner.Outside:
+		return fmt.Errorf("%w: somebody or something on the node killed it", lab.ErrInterrupted)
+	case res.Killed == runner.OOM:
+		return fmt.Errorf("out of memory at %d MiB; the plan estimated %d", limits.MemoryMiB, need.MemoryMiB)
+	case res.Killed == runner.Deadline:
+		return fmt.Errorf("the worker was stopped after %v, the longest that a job may take%s", res.Ended.Sub(res.Started).Round(time.Second), said(res.Stderr))
+	case res.Killed != "":
+		return fmt.Errorf("worker was killed: %s%s", res.Killed, said(res.Stderr))
+	case res.Exit != 0:
+		return fmt.Errorf("worker ended with code %d%s", res.Exit, said(res.Stderr))
+	}
+	return nil
 }
 
 // said quotes the last line that a worker wrote. Workers see ciphertexts only, so it cannot hold a value.

@@ -57,6 +57,7 @@ const (
 	OOM       = "oom"       // the task needed more than Limits.MemoryMiB
 	Deadline  = "deadline"  // Limits.Deadline passed
 	Output    = "output"    // more than Limits.OutputBytes, or than MaxStderr, was written
+	Outside   = "outside"   // by whoever keeps the machine or the engine; nothing is wrong with the task
 	Cancelled = "cancelled" // by Kill, Remove or the end of Run's context
 )
 

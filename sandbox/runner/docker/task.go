@@ -144,7 +144,12 @@ func (r *Runner) take(life context.Context, end func(), t *task, stream io.ReadC
 		defer end()
 		defer close(t.done)
 		exit, err := r.follow(life, t, stream, exited, failed, left)
-		t.result, t.err = t.conclude(life, r.eng, exit, err)
+		if t.result, t.err = t.conclude(life, r.eng, exit, err); t.err != nil {
+			// How it ended is not known, nor whether its output is whole. The container, if it is there, is nobody's now.
+			r.mu.Lock()
+			delete(r.tasks, runner.Handle(t.ID))
+			r.mu.Unlock()
+		}
 	}()
 }
 
@@ -169,10 +174,12 @@ func (r *Runner) follow(ctx context.Context, t *task, stream io.ReadCloser, exit
 		case e := <-failed:
 			err, running = errors.Join(err, e), false
 		case <-deadline.C:
-			err = errors.Join(err, r.kill(ctx, t, runner.Deadline))
+			err = r.kill(ctx, t, runner.Deadline)
+			running = err == nil // an engine that does not kill does not tell of the end either
 		case <-over:
 			over = nil // said once
-			err = errors.Join(err, r.kill(ctx, t, runner.Output))
+			err = r.kill(ctx, t, runner.Output)
+			running = err == nil
 		}
 	}
 	// The engine closes the stream a moment after the end. Should it not, what is there must do.
@@ -182,6 +189,9 @@ func (r *Runner) follow(ctx context.Context, t *task, stream io.ReadCloser, exit
 	_ = stream.Close()
 	return exit, err
 }
+
+// killedExit is the exit code of what SIGKILL ended, which a worker cannot send.
+const killedExit = 128 + 9
 
 // conclude makes the result of a container that has ended.
 func (t *task) conclude(ctx context.Context, eng *engine, exit int, err error) (runner.Result, error) {
@@ -195,9 +205,12 @@ func (t *task) conclude(ctx context.Context, eng *engine, exit int, err error) (
 	if cause == "" && state.oom {
 		cause = runner.OOM
 	}
+	if cause == "" && exit == killedExit {
+		cause = runner.Outside
+	}
 	select {
 	case <-t.over: // it may have ended by itself before it could be killed, but what was kept is not all
-		if cause == "" {
+		if cause == "" || cause == runner.Outside {
 			cause = runner.Output
 		}
 	default:
