@@ -59,6 +59,8 @@ type Options struct {
 	Worker string           // worker program; "" = LAB_WORKER, or built for the test
 	Clock  func() time.Time // nil = time.Now
 
+	Database string // PostgreSQL, empty; "" = SQLite
+
 	ScenarioMicro int64 // budget of the scenario; 0 = ε 6
 	JobMicro      int64 // most that a job may spend; 0 = ε 1
 }
@@ -108,7 +110,7 @@ func (o Options) home() home.Options {
 	if worker == "" {
 		worker = os.Getenv("LAB_WORKER")
 	}
-	return home.Options{Worker: worker, Clock: o.Clock, Logger: slog.New(slog.DiscardHandler), Wait: 10 * time.Second}
+	return home.Options{Worker: worker, Database: o.Database, Clock: o.Clock, Logger: slog.New(slog.DiscardHandler), Wait: 10 * time.Second}
 }
 
 // Make makes a lab in a new folder and closes it: for tests that share one and copy it.
