@@ -35,7 +35,12 @@ const (
 	EntryFailure   = "failure" // a job ended without release
 	EntryCancel    = "cancel"
 
-	EntryCollection = "collection" // a task for reporters, signed by its analyst and confirmed by the data's owner
+	EntryRotation    = "rotation"    // a custodian is about to wrap the pieces of a keyset under a new key
+	EntryRetirement  = "retirement"  // a custodian is about to erase the pieces of a keyset that was refreshed
+	EntryDisposal    = "disposal"    // the owner ends a dataset; the subject is the lineage's first keyset
+	EntryDestruction = "destruction" // a custodian destroyed its pieces of it
+	EntryCertificate = "certificate" // of a disposal
+	EntryCollection  = "collection"  // a task for reporters, signed by its analyst and confirmed by the data's owner
 )
 
 // ErrLogProof is wrapped by every log check that fails.
@@ -66,22 +71,29 @@ type LogKeys struct {
 
 // Check verifies the proof and returns the entry and checkpoint it proves.
 func (p LogProof) Check(keys LogKeys) (Entry, Checkpoint, error) {
-	var e Entry
-	if err := canon.Unmarshal(p.Entry, &e); err != nil {
-		return e, Checkpoint{}, fmt.Errorf("%w: %w", ErrLogProof, err)
-	}
 	cp, err := keys.Open(p.Checkpoint)
 	if err != nil {
-		return e, cp, err
+		return Entry{}, cp, err
+	}
+	e, err := p.Under(cp)
+	return e, cp, err
+}
+
+// Under verifies the proof under a checkpoint that was opened from p.Checkpoint, and returns the entry it proves. Proofs
+// of one bundle share a checkpoint, whose two signatures need checking once.
+func (p LogProof) Under(cp Checkpoint) (Entry, error) {
+	var e Entry
+	if err := canon.Unmarshal(p.Entry, &e); err != nil {
+		return e, fmt.Errorf("%w: %w", ErrLogProof, err)
 	}
 	path := make(tlog.RecordProof, len(p.Path))
 	for i, h := range p.Path {
 		path[i] = tlog.Hash(h)
 	}
 	if err := tlog.CheckRecord(path, cp.Size, tlog.Hash(cp.Root), p.Index, tlog.RecordHash(p.Entry)); err != nil {
-		return e, cp, fmt.Errorf("%w: entry %d in a log of %d: %w", ErrLogProof, p.Index, cp.Size, err)
+		return e, fmt.Errorf("%w: entry %d in a log of %d: %w", ErrLogProof, p.Index, cp.Size, err)
 	}
-	return e, cp, nil
+	return e, nil
 }
 
 type keyID struct {

@@ -174,6 +174,9 @@ func (c *Custodian) held(d *Dossier) []int {
 
 // compute derives the shares of some terms for every piece held here.
 func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []int) (*ShareSet, error) {
+	if have := s.own[stage]; have != nil && slices.Equal(have.Terms, terms) {
+		return have, nil
+	}
 	set := &ShareSet{By: c.Name(), Plan: s.dossier.PlanDigest, Stage: stage, Terms: terms, Pieces: []PieceShares{}}
 	if set.Terms == nil {
 		set.Terms = []int{}
@@ -185,15 +188,19 @@ func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []
 		}
 		set.Pieces = append(set.Pieces, PieceShares{Piece: piece, Shares: shares})
 	}
+	if s.own == nil {
+		s.own = map[int]*ShareSet{}
+	}
+	s.own[stage] = set
 	return set, nil
 }
 
 func (c *Custodian) computePiece(ctx context.Context, s *session, piece int, terms []int) ([]byte, error) {
 	d := s.dossier
-	id := keys.PieceID{Keyset: d.KeysetSum, Piece: piece}
+	id := keys.PieceID{Keyset: d.Dealing, Piece: piece}
 	data, err := c.cfg.Keys.Piece(ctx, id)
 	if errors.Is(err, keys.ErrNoPiece) {
-		return nil, refuse(ErrForeignKeyset, "piece %d of keyset %s is not held here", piece, d.KeysetSum.Short()).Because(err)
+		return nil, refuse(ErrForeignKeyset, "piece %d of keyset %s is not held here", piece, d.Dealing.Short()).Because(err)
 	}
 	if err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ import (
 	"slices"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mirror"
@@ -90,8 +91,9 @@ type Home struct {
 	lock    *os.File
 	closers []io.Closer
 	stop    []func(context.Context) error
-	worker  *worker
+	worker  *node.Worker
 	records *db.DB
+	stores  []*store.Store // every folder of blobs: the control plane's and the custodians' mirrors
 	keeper  *lab.Keeper
 }
 
@@ -140,6 +142,7 @@ func (h *Home) open(ctx context.Context) error {
 	if h.Blobs, err = store.Open(h.path("plane", "blobs")); err != nil {
 		return err
 	}
+	h.stores = append(h.stores, h.Blobs)
 	if h.records, err = h.openRecords(ctx); err != nil {
 		return err
 	}
@@ -155,7 +158,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.worker, err = newWorker(h.Dir, h.opts, h.Production); err != nil {
+	if h.worker, err = node.New(node.Config{Program: h.opts.Worker, Backend: h.opts.Backend, Production: h.Production, Dir: h.Dir}); err != nil {
 		return err
 	}
 	h.closers = append(h.closers, h.worker)
@@ -252,6 +255,16 @@ func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
 		return enclave.LogKeys{}, err
 	}
 	return release.LogKeys(roster)
+}
+
+// Isolation says what stands between a worker and the machine, and why nothing better does.
+func (h *Home) Isolation(ctx context.Context) (isolation, why string, err error) {
+	return h.worker.Isolation(ctx)
+}
+
+// WorkerDigests names this lab's worker as each back end knows it.
+func (h *Home) WorkerDigests(ctx context.Context) ([]enclave.Digest, error) {
+	return h.worker.WorkerDigests(ctx)
 }
 
 // LogDir is the folder of the log, for audit.Fsck.

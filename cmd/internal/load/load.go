@@ -108,7 +108,7 @@ func (l *load) client(ctx context.Context, n int) (last sandbox.Job, err error) 
 }
 
 func (l *load) wait(ctx context.Context, id sandbox.JobID) (sandbox.Job, error) {
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		job, err := l.Job(ctx, id)
