@@ -1,10 +1,9 @@
 // Command load submits many small jobs at once to a lab in one process and prints how long they took, stage by stage, and
 // whether any was lost or done twice.
 //
-//	go run ./cmd/internal/load [-jobs 2000] [-clients 200] [-at-once 8] [-postgres] [-isolation process] [-soak]
+//	go run ./cmd/internal/load [-jobs 2000] [-clients 200] [-at-once 8] [-database URL] [-isolation process] [-soak]
 //
-// With -postgres it starts a server of its own from Debian's programs. With -soak it also measures the heap at intervals
-// and looks for goroutines that were left behind.
+// With -soak it also measures the heap at intervals and looks for goroutines that were left behind.
 package main
 
 import (
@@ -16,10 +15,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"runtime/pprof"
 	"syscall"
-	"time"
+
+	"go.uber.org/goleak"
 
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/cmd/internal/home/hometest"
@@ -56,6 +55,7 @@ type config struct {
 }
 
 func (c config) main(ctx context.Context) (err error) {
+	others := goleak.IgnoreCurrent() // those that wait for signals
 	dir, err := os.MkdirTemp("", "load-")
 	if err != nil {
 		return err
@@ -76,7 +76,6 @@ func (c config) main(ctx context.Context) (err error) {
 		return err
 	}
 	l := &load{config: c, Home: h, share: share}
-	before := runtime.NumGoroutine()
 	if c.profile != "" {
 		f, err := os.Create(c.profile)
 		if err != nil {
@@ -86,29 +85,14 @@ func (c config) main(ctx context.Context) (err error) {
 		if err := pprof.StartCPUProfile(f); err != nil {
 			return err
 		}
-		defer pprof.StopCPUProfile()
 	}
 	err = l.run(ctx)
-	after := runtime.NumGoroutine()
+	pprof.StopCPUProfile() // if it runs
 	if err = errors.Join(err, h.Close(context.WithoutCancel(ctx))); err != nil {
 		return err
 	}
-	if c.soak {
-		return l.leaks(before, after)
-	}
-	return nil
-}
-
-// leaks fails if the work left goroutines behind. Idle connections of a database's pool come and go.
-func (l *load) leaks(before, after int) error {
-	const slack = 20
-	fmt.Printf("goroutines before %d, after %d\n", before, after)
-	deadline := time.Now().Add(5 * time.Second)
-	for runtime.NumGoroutine() > 3 && time.Now().Before(deadline) {
-		time.Sleep(50 * time.Millisecond) // those that were told to end are ending
-	}
-	if after > before+slack {
-		return fmt.Errorf("%d goroutines were left behind", after-before)
+	if err := goleak.Find(others); err != nil {
+		return fmt.Errorf("goroutines were left behind: %w", err)
 	}
 	return nil
 }
