@@ -188,9 +188,6 @@ func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []
 		}
 		set.Pieces = append(set.Pieces, PieceShares{Piece: piece, Shares: shares})
 	}
-	if s.own == nil {
-		s.own = map[int]*ShareSet{}
-	}
 	s.own[stage] = set
 	return set, nil
 }

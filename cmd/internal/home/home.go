@@ -32,6 +32,7 @@ import (
 	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
@@ -86,6 +87,7 @@ type Home struct {
 	Log        *audit.Log
 	Registry   *registry.Registry
 	Custodians []*release.Custodian
+	Vaults     map[string]*vault.Client // of the custodians whose keys are in one
 
 	opts    Options
 	lock    *os.File
@@ -93,7 +95,8 @@ type Home struct {
 	stop    []func(context.Context) error
 	worker  *node.Worker
 	records *db.DB
-	stores  []*store.Store // every folder of blobs: the control plane's and the custodians' mirrors
+	parties map[string]party // custodians' keys, by name
+	stores  []*store.Store   // every folder of blobs: the control plane's and the custodians' mirrors
 	keeper  *lab.Keeper
 }
 
@@ -103,7 +106,8 @@ func Open(ctx context.Context, dir string, opts Options) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts.withDefaults()}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts.withDefaults(),
+		Vaults: map[string]*vault.Client{}, parties: map[string]party{}}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
