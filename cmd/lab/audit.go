@@ -32,7 +32,8 @@ func (a *app) auditCmd() *cobra.Command {
 
 // entryTypes are the types of log entry, in the order of a job's way.
 var entryTypes = []string{enclave.EntryRoster, enclave.EntryStatement, enclave.EntryKeyset, enclave.EntryManifest, enclave.EntryPlan, enclave.EntryReceipt,
-	enclave.EntryCharge, enclave.EntryShare, enclave.EntryRelease, enclave.EntryRefusal, enclave.EntryFailure, enclave.EntryCancel}
+	enclave.EntryCharge, enclave.EntryShare, enclave.EntryRelease, enclave.EntryRefusal, enclave.EntryFailure, enclave.EntryCancel,
+	enclave.EntryRotation, enclave.EntryRetirement, enclave.EntryDisposal, enclave.EntryDestruction, enclave.EntryCertificate}
 
 func (a *app) logCmd() *cobra.Command {
 	var kind, job string

@@ -29,13 +29,15 @@ var (
 	ErrCrossCheck       = errors.New("custodians gave different shares of one piece")
 	ErrRelease          = errors.New("release differs from what the shares give")
 	ErrLedger           = errors.New("ledger is damaged or contradicts a peer's copy")
+	ErrReplaced         = errors.New("keyset was replaced by a refresh")
+	ErrDisposed         = errors.New("dataset was disposed of")
 	ErrPiece            = errors.New("key piece is not for this custodian or not as its owner committed")
 )
 
 // Rules lists every rule, for tests and documentation.
 func Rules() []error {
 	return []error{ErrDossier, ErrUnauthorized, ErrPlanMismatch, ErrForeignKeyset, ErrReceipt, ErrOutput, ErrNotLogged, ErrLogFork, ErrBudget,
-		ErrOpenings, ErrSecondCiphertext, ErrNotCommitted, ErrCrossCheck, ErrRelease, ErrLedger, ErrPiece}
+		ErrOpenings, ErrSecondCiphertext, ErrNotCommitted, ErrCrossCheck, ErrRelease, ErrLedger, ErrPiece, ErrReplaced, ErrDisposed}
 }
 
 // Refusal is a custodian's reasoned no. Text names artefacts by digest, never a value.

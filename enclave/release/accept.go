@@ -69,5 +69,10 @@ func (c *Custodian) accept(ctx context.Context, signed canon.Signed, piece int, 
 		return no("content", err)
 	}
 	k.Erase()
+	if err := c.remember(signed, &ks); errors.Is(err, ErrDisposed) {
+		return no("dataset", err)
+	} else if err != nil {
+		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
+	}
 	return c.cfg.Keys.Import(ctx, id, secret)
 }

@@ -74,7 +74,9 @@ type Custodian struct {
 	follow   *follower
 	peers    map[string]Member
 	sessions map[enclave.Digest]*session
-	settled  int // own log entries that were compared with the ledger
+	dealt    map[enclave.Digest]*enclave.Keyset // keysets that were dealt to this custodian
+	purged   map[enclave.Digest]bool            // lineages that were disposed of and of which nothing is left here
+	settled  int                                // own log entries that were compared with the ledger
 	greeted  bool
 }
 
@@ -120,6 +122,9 @@ func New(cfg Config) (*Custodian, error) {
 	}
 	if c.ledger, err = openLedger(cfg.Dir, cfg.Signer, c.key); err != nil {
 		return nil, errors.Join(fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err), c.journal.close())
+	}
+	if err := c.openDealt(); err != nil {
+		return nil, errors.Join(fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err), c.ledger.close(), c.journal.close())
 	}
 	return c, nil
 }
@@ -184,16 +189,8 @@ func (c *Custodian) settle(ctx context.Context) error {
 	if err := c.ledger.healthy(); err != nil {
 		return err
 	}
-	keys, err := LogKeys(c.Roster())
-	if err != nil {
+	if err := c.readLog(ctx); err != nil {
 		return err
-	}
-	err = c.follow.advance(ctx, keys)
-	c.noteSeen()
-	if errors.Is(err, ErrLogFork) || errors.Is(err, enclave.ErrLogProof) {
-		return refuse(ErrLogFork, "log cannot be followed").Because(err)
-	} else if err != nil {
-		return err // not reached, or no disk: nothing that the log did wrong
 	}
 	lacks := func() bool {
 		return slices.ContainsFunc(c.follow.own[c.settled:], func(d enclave.Digest) bool { return !c.ledger.has(c.Name(), d) })
@@ -236,6 +233,9 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 	}
 	if err := c.follow.check(d.Checkpoint); err != nil {
 		return nil, refuse(ErrLogFork, "proofs lead to another log").Because(err)
+	}
+	if err := c.current(ctx, d); err != nil {
+		return nil, err
 	}
 	if r := c.withheld(b); r != nil {
 		return nil, r

@@ -2,6 +2,7 @@ package release
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"slices"
 	"time"
 
@@ -39,7 +40,8 @@ type Dossier struct {
 	Terms    []enclave.Term
 
 	PlanDigest enclave.Digest
-	KeysetSum  enclave.Digest
+	KeysetSum  enclave.Digest     // lineage: the first keyset, which manifest, blobs and ledgers name
+	Dealing    enclave.Digest     // Keyset itself: the first one, or the refresh of the plan's epoch
 	Checkpoint enclave.Checkpoint // latest that a proof led to
 	CheckText  string
 	Keys       enclave.LogKeys
@@ -90,28 +92,41 @@ func (d *Dossier) data(b *enclave.Bundle) *Refusal {
 	if by.Body != d.Manifest.Owner {
 		return refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", d.Manifest.Owner, by.Name, by.Body)
 	}
+	d.KeysetSum = d.Manifest.Keyset
+	return d.keyset(b)
+}
+
+// keyset finds the keyset that the plan was made for: of the manifest's lineage, the one of the plan's epoch. That it is
+// the latest is for custodians to judge, who follow the log.
+func (d *Dossier) keyset(b *enclave.Bundle) *Refusal {
+	var claimed enclave.Plan
+	if err := b.Plan.Open(enclave.KindPlan, &claimed); err != nil {
+		return refuse(ErrDossier, "plan").Because(err)
+	}
+	var own []enclave.Signed // those that the manifest's owner signed
 	for _, signed := range b.Keysets {
-		if signed.Digest() != d.Manifest.Keyset {
-			continue
-		}
 		by, err := d.Roster.VerifyPast(signed, enclave.KindKeyset, operators.RoleSteward)
 		if err != nil {
 			return refuse(ErrDossier, "keyset").Because(err)
 		}
-		if err := signed.Open(enclave.KindKeyset, &d.Keyset); err != nil {
-			return refuse(ErrDossier, "keyset").Because(err)
+		if by.Body == d.Manifest.Owner {
+			own = append(own, signed)
+		} else if signed.Digest() == d.KeysetSum {
+			return refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q of %q signed", d.Manifest.Dataset, d.Manifest.Owner, d.KeysetSum.Short(), by.Name, by.Body)
 		}
-		if by.Body != d.Keyset.Owner || d.Keyset.Owner != d.Manifest.Owner || d.Keyset.Dataset != d.Manifest.Dataset {
-			return refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q signed for dataset %q of %q", d.Manifest.Dataset,
-				d.Manifest.Owner, d.Manifest.Keyset.Short(), by.Name, d.Keyset.Dataset, d.Keyset.Owner)
-		}
-		if err := d.Keyset.Validate(); err != nil {
-			return refuse(ErrForeignKeyset, "keyset").Because(err)
-		}
-		d.KeysetSum = signed.Digest()
-		return nil
 	}
-	return refuse(ErrDossier, "keyset %s of the manifest is not in the dossier", d.Manifest.Keyset)
+	ks, sum, err := enclave.Lineage(d.KeysetSum, own, claimed.Epoch)
+	if errors.Is(err, enclave.ErrNotFound) {
+		return refuse(ErrDossier, "keyset %s of the manifest, epoch %d, is not in the dossier", d.KeysetSum, claimed.Epoch)
+	}
+	if err != nil {
+		return refuse(ErrForeignKeyset, "keyset").Because(err)
+	}
+	if ks.Owner != d.Manifest.Owner || ks.Dataset != d.Manifest.Dataset {
+		return refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which is for dataset %q of %q", d.Manifest.Dataset, d.Manifest.Owner, d.KeysetSum.Short(), ks.Dataset, ks.Owner)
+	}
+	d.Keyset, d.Dealing = *ks, sum
+	return nil
 }
 
 // owners maps every dataset of the scenario to the agency that signed its keyset.

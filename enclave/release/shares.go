@@ -187,10 +187,10 @@ func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []
 
 func (c *Custodian) computePiece(ctx context.Context, s *session, piece int, terms []int) ([]byte, error) {
 	d := s.dossier
-	id := keys.PieceID{Keyset: d.KeysetSum, Piece: piece}
+	id := keys.PieceID{Keyset: d.Dealing, Piece: piece}
 	data, err := c.cfg.Keys.Piece(ctx, id)
 	if errors.Is(err, keys.ErrNoPiece) {
-		return nil, refuse(ErrForeignKeyset, "piece %d of keyset %s is not held here", piece, d.KeysetSum.Short()).Because(err)
+		return nil, refuse(ErrForeignKeyset, "piece %d of keyset %s is not held here", piece, d.Dealing.Short()).Because(err)
 	}
 	if err != nil {
 		return nil, err

@@ -48,6 +48,7 @@ type world struct {
 	keysets    map[string]canon.Signed
 	manifests  map[string]canon.Signed
 	secrets    map[string]*he.SecretKey
+	refreshes  []canon.Signed
 	scenario   canon.Digest
 	logged     map[canon.Digest]int64
 	jobs       int
@@ -291,6 +292,33 @@ func (w *world) register(dataset, steward, body string, budget int) {
 	w.announce(enclave.EntryManifest, signed.Digest())
 }
 
+// lineage is the keyset of a dataset now, and what it is called.
+func (w *world) lineage(dataset string) (*enclave.Keyset, canon.Digest) {
+	w.t.Helper()
+	ks, sum, err := enclave.Lineage(w.keysets[dataset].Digest(), append([]canon.Signed{w.keysets[dataset]}, w.refreshes...), 0)
+	w.check(err)
+	return ks, sum
+}
+
+// deal refreshes a dataset's keyset for the custodians of the roster, who accept their pieces. It is not logged yet.
+func (w *world) deal(dataset, steward string) canon.Signed {
+	w.t.Helper()
+	w.tick()
+	ks, sum := w.lineage(dataset)
+	dealt, err := seal.Refresh(ks, sum, w.roster.WithRole(operators.RoleCustodian), ks.BudgetMicro, w.at(), w.secrets[dataset], w.ids[steward])
+	w.check(err)
+	for _, p := range dealt.Pieces {
+		w.check(w.custodians[p.Custodian].Accept(w.t.Context(), dealt.Keyset, p.Piece, p.Sealed, w.ids[p.Custodian].Open))
+	}
+	return dealt.Keyset
+}
+
+// refresh registers one: from its entry on it is in force.
+func (w *world) refresh(s canon.Signed) {
+	w.refreshes = append(w.refreshes, s)
+	w.announce(enclave.EntryKeyset, s.Digest())
+}
+
 func (w *world) manifest(dataset string) *enclave.Manifest {
 	w.t.Helper()
 	var m enclave.Manifest
@@ -368,16 +396,16 @@ func (w *world) job(query string, epsilon int64) *enclave.Bundle {
 	g, err := operators.Authorize(operators.Statements{Roster: w.signed, RootKey: w.root.Verify(), All: w.statements, Owners: w.owners()},
 		operators.Request{Operator: "operator", Scenario: w.scenario, Analyst: "analyst", Now: w.now()})
 	w.check(err)
-	var ks enclave.Keyset
 	ksSigned := w.keysets[name]
-	w.check(ksSigned.Open(enclave.KindKeyset, &ks))
-	p, err := build(release.Question{Query: query, EpsilonMicro: epsilon, Grant: g, GrantDigest: canon.DigestOf(g), Keyset: &ks, KeysetDigest: ksSigned.Digest(),
+	ks, _ := w.lineage(name)
+	p, err := build(release.Question{Query: query, EpsilonMicro: epsilon, Grant: g, GrantDigest: canon.DigestOf(g), Keyset: ks, KeysetDigest: ksSigned.Digest(),
 		Manifest: w.manifest(name), ManifestDigest: w.manifests[name].Digest()})
 	w.check(err)
 	b := &enclave.Bundle{Format: enclave.KindBundle, Roster: w.signed, Statements: slices.Clone(w.statements), Grant: w.sign("lab", operators.KindGrant, g), Manifest: w.manifests[name]}
 	for _, s := range w.keysets {
 		b.Keysets = append(b.Keysets, s)
 	}
+	b.Keysets = append(b.Keysets, w.refreshes...)
 	w.plan(b, p)
 	return b
 }

@@ -74,6 +74,9 @@ func (l *Lab) Prepare(ctx context.Context, r Request) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d.Disposal != nil {
+		return nil, &plan.RefusedError{Reasons: []plan.Reason{{Code: plan.CodeDataset, Text: fmt.Sprintf("dataset %q was disposed of: its purpose is %s", name, d.Disposal.Cause)}}}
+	}
 	if d.Manifest == nil {
 		return nil, &plan.RefusedError{Reasons: []plan.Reason{{Code: plan.CodeDataset, Text: fmt.Sprintf("dataset %q is registered but nothing is sealed yet", name)}}}
 	}

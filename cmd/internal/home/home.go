@@ -91,6 +91,7 @@ type Home struct {
 	stop    []func(context.Context) error
 	worker  *node.Worker
 	records *db.DB
+	stores  []*store.Store // every folder of blobs: the control plane's and the custodians' mirrors
 	keeper  *lab.Keeper
 }
 
@@ -145,6 +146,7 @@ func (h *Home) open(ctx context.Context) error {
 	if h.Blobs, err = store.Open(h.path("plane", "blobs")); err != nil {
 		return err
 	}
+	h.stores = append(h.stores, h.Blobs)
 	if h.records, err = db.Open(ctx, h.path("plane", "lab.db")); err != nil {
 		return err
 	}

@@ -46,15 +46,22 @@ func (l custodianLog) Leaves(ctx context.Context, from, to int64) ([][]byte, err
 type gate struct{ h *Home }
 
 func (g gate) Release(ctx context.Context, b *enclave.Bundle, step func(string)) (*lab.Outcome, error) {
-	if len(g.h.Custodians) == 0 {
+	_, roster, err := g.h.Lab.Roster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var leads []*release.Custodian
+	var members []release.Member
+	for _, c := range g.h.Custodians {
+		if p, ok := roster.Find(c.Name()); ok && !p.Absent {
+			leads, members = append(leads, c), append(members, c)
+		}
+	}
+	if len(members) == 0 {
 		return nil, &release.QuorumError{Need: 2, Causes: []error{errors.New("no custodian's folder is here")}}
 	}
-	members := make([]release.Member, len(g.h.Custodians))
-	for i, c := range g.h.Custodians {
-		members[i] = c
-	}
 	var lost error
-	for _, lead := range g.h.Custodians { // any custodian may lead; one that cannot is passed over
+	for _, lead := range leads { // any custodian may lead; one that cannot is passed over
 		out, err := lead.Lead(ctx, b, members, step)
 		if err == nil {
 			return &lab.Outcome{Release: out.Release, Table: out.Sealed, Proof: out.Proof}, nil
