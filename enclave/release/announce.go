@@ -18,7 +18,9 @@ func (c *Custodian) announce(ctx context.Context, entry enclave.Entry) (enclave.
 		return enclave.LogProof{}, err
 	}
 	proofs, err := c.cfg.Log.Append(ctx, entry)
-	if err != nil {
+	if errors.Is(err, enclave.ErrLogProof) {
+		return enclave.LogProof{}, refuse(ErrNotLogged, "the log's answer to this custodian's %s", entry.Type).Because(err)
+	} else if err != nil {
 		return enclave.LogProof{}, fmt.Errorf("announcing a %s in the log: %w", entry.Type, err)
 	}
 	if len(proofs) != 1 {

@@ -16,6 +16,7 @@ import (
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/he/evaluator"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
@@ -211,7 +212,8 @@ func (c *Custodian) settle(ctx context.Context) error {
 		}
 	}
 	if silent != nil && lacks() {
-		return refuse(ErrLedger, "the log shows charges of this custodian that its ledger lacks, as after a restore; it needs all its peers once").Because(silent)
+		return refuse(ErrLedger, "the log shows charges of this custodian that its ledger lacks, as after a restore; it needs all its peers once").
+			Because(&refusal.UnavailableError{What: "a peer", Cause: silent})
 	}
 	c.settled, c.greeted = len(c.follow.own), true
 	return nil

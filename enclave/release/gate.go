@@ -12,6 +12,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
 )
@@ -179,7 +180,8 @@ func (c *Custodian) refusedLocked(ctx context.Context, b *enclave.Bundle, err er
 }
 
 // gather has the members commit. Whoever cannot be reached or refuses is left out and the others commit again under the
-// smaller list, as long as a quorum remains; committing twice charges once.
+// smaller list, as long as a quorum remains; committing twice charges once. A leader that is left out itself cannot go on,
+// but another could: that is no refusal.
 func (c *Custodian) gather(ctx context.Context, b *enclave.Bundle, members []Member) ([]Member, error) {
 	quorum := c.quorum(b)
 	members = slices.Clone(members)
@@ -223,6 +225,14 @@ func (c *Custodian) gather(ctx context.Context, b *enclave.Bundle, members []Mem
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
+		}
+		me := slices.IndexFunc(active, func(m Member) bool { return m.Name() == c.Name() })
+		if me < 0 || errs[me] != nil && len(willing) >= quorum {
+			var own error
+			if me >= 0 {
+				own = errs[me]
+			}
+			return nil, &refusal.UnavailableError{What: fmt.Sprintf("a leader: custodian %q, which does not take part itself,", c.Name()), Cause: own}
 		}
 		active = willing
 	}

@@ -42,6 +42,8 @@ type world struct {
 	roster     operators.Roster
 	signed     canon.Signed // roster
 	log        *audit.Log
+	logKey     audit.KeyPair
+	witnessKey audit.KeyPair
 	blobs      *store.Store
 	custodians map[string]*release.Custodian
 	statements []canon.Signed
@@ -136,6 +138,7 @@ func (w *world) sign(by, kind string, v any) canon.Signed {
 
 func (w *world) openLog(logKey, witnessKey audit.KeyPair) {
 	w.t.Helper()
+	w.logKey, w.witnessKey = logKey, witnessKey
 	signer, verifier, err := audit.NewLogSigner(logKey.Secret)
 	w.check(err)
 	cosigner, err := audit.NewWitnessSigner(witnessKey.Secret)
@@ -194,12 +197,17 @@ func (w *world) openCustodian(name string) *release.Custodian {
 
 func (w *world) openCustodianOn(name string, log release.Log) *release.Custodian {
 	w.t.Helper()
+	return w.openCustodianFrom(name, log, w.blobs)
+}
+
+func (w *world) openCustodianFrom(name string, log release.Log, blobs store.Source) *release.Custodian {
+	w.t.Helper()
 	dir := filepath.Join(w.dir, name)
 	ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
 	w.check(err)
 	own, err := store.Open(filepath.Join(dir, "mirror"))
 	w.check(err)
-	copies := mirror.New(own, w.blobs)
+	copies := mirror.New(own, blobs)
 	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: copies, RootKey: w.root.Verify(), Roster: w.signed,
 		Log: log, Build: build, Clock: w.now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	w.check(err)

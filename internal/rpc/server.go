@@ -57,8 +57,10 @@ func NewServer(tlsConfig *tls.Config, cfg Config) (*Server, error) {
 // Serve answers calls until ctx ends. It then tells health watchers, refuses new calls and lets those under way finish
 // for as long as Config.Drain says.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	ctx, ended := context.WithCancel(ctx)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		defer ended() // also when somebody calls Stop
 		if err := s.Server.Serve(listener); err != nil {
 			return fmt.Errorf("serving on %s: %w", listener.Addr(), err)
 		}

@@ -153,7 +153,12 @@ func (p *Peer) Endorse(ctx context.Context, b *enclave.Bundle, r enclave.Release
 	if err != nil {
 		return out, err
 	}
-	resp, err := p.rpc.Endorse(ctx, &enclavev1.EndorseRequest{Bundle: data, Release: canon.MustMarshal(r), Proof: canon.MustMarshal(proof), Active: active, Shares: sealed})
+	rel, err1 := canon.Marshal(r)
+	entry, err2 := canon.Marshal(proof)
+	if err := errors.Join(err1, err2); err != nil {
+		return out, err
+	}
+	resp, err := p.rpc.Endorse(ctx, &enclavev1.EndorseRequest{Bundle: data, Release: rel, Proof: entry, Active: active, Shares: sealed})
 	if err != nil {
 		return out, p.fault(err)
 	}
