@@ -16,6 +16,7 @@ import (
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/he/evaluator"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
@@ -35,6 +36,8 @@ type Member interface {
 	Name() string
 	// Records returns ledger records that a caller with the given heights lacks.
 	Records(ctx context.Context, heights map[string]int64) ([]canon.Signed, error)
+	// Seen returns the last checkpoint of the log that the custodian has followed, as it was signed; "" before the first.
+	Seen(ctx context.Context) (string, error)
 	// Commit checks the dossier, executes the plan and charges the budget.
 	Commit(ctx context.Context, b *enclave.Bundle, active []string) error
 	// Share gives the custodian's shares of a stage, once every active custodian has committed. Stage 2 needs stage 1's
@@ -65,7 +68,7 @@ type Custodian struct {
 	ledger *ledger
 
 	roster  atomic.Pointer[operators.Roster] // replaced only under mu, by a later one that root signed
-	seen    atomic.Pointer[enclave.Checkpoint]
+	seen    atomic.Pointer[seenFile]         // how far the log was followed, for those who do not wait for mu
 	journal *journal
 
 	mu       sync.Mutex // serialises everything that decides; peers' Records calls do not take it
@@ -116,6 +119,7 @@ func New(cfg Config) (*Custodian, error) {
 	if c.follow, err = openFollower(cfg.Dir, cfg.Signer.Name(), cfg.Log); err != nil {
 		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
 	}
+	c.noteSeen()
 	if c.journal, err = openJournal(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
 	}
@@ -210,7 +214,8 @@ func (c *Custodian) settle(ctx context.Context) error {
 		}
 	}
 	if silent != nil && lacks() {
-		return refuse(ErrLedger, "the log shows charges of this custodian that its ledger lacks, as after a restore; it needs all its peers once").Because(silent)
+		return refuse(ErrLedger, "the log shows charges of this custodian that its ledger lacks, as after a restore; it needs all its peers once").
+			Because(&refusal.UnavailableError{What: "a peer", Cause: silent})
 	}
 	c.settled, c.greeted = len(c.follow.own), true
 	return nil
@@ -311,7 +316,8 @@ func (c *Custodian) checkActive(d *Dossier, active []string) *Refusal {
 	return nil
 }
 
-// merge takes over the active peers' records, and this custodian's own that only they still have.
+// merge takes over the active peers' records, and this custodian's own that only they still have. It makes sure that
+// they follow the same log.
 func (c *Custodian) merge(ctx context.Context, active []string) error {
 	for _, name := range active {
 		if name == c.Name() {
@@ -327,6 +333,13 @@ func (c *Custodian) merge(ctx context.Context, active []string) error {
 		}
 		if err := c.ledger.commit(records...); err != nil {
 			return refuse(ErrLedger, "records from %q", name).Because(err)
+		}
+		text, err := peer.Seen(ctx)
+		if err != nil {
+			return fmt.Errorf("asking custodian %q what log it sees: %w", name, err)
+		}
+		if err := c.compare(ctx, name, text); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -71,7 +71,7 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Clock and Logger are required.
+// Config is what the control plane works with. All fields but Watch, Clock and Logger are required.
 type Config struct {
 	Store   sandbox.Store
 	Log     Log
@@ -83,6 +83,7 @@ type Config struct {
 	RootKey ed25519.PublicKey // the lab's root key
 	TempDir string            // for workers' input folders, on the blob store's file system
 	Has     func(blob enclave.Digest) bool
+	Watch   func(sandbox.Job, error) // hears of every change of a job that Dispatch drives, and why it did not end in a release
 	Clock   func() time.Time
 	Logger  *slog.Logger
 }
@@ -96,6 +97,9 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	case cfg.Store == nil, cfg.Log == nil, cfg.Gate == nil, cfg.Inputs == nil, cfg.Worker == nil, cfg.Lab == nil, cfg.Node == nil,
 		cfg.RootKey == nil, cfg.TempDir == "", cfg.Has == nil:
 		return nil, errors.New("lab: a required field of the configuration is missing")
+	}
+	if cfg.Watch == nil {
+		cfg.Watch = func(sandbox.Job, error) {}
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now

@@ -105,9 +105,6 @@ func (j jobService) SubmitJob(ctx context.Context, r *labv1.SubmitJobRequest) (*
 		}
 		return nil, err
 	}
-	if !job.State.Ended() {
-		j.s.cfg.Wake(job.ID)
-	}
 	out.Job = message(job)
 	return out, nil
 }

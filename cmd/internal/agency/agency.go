@@ -76,8 +76,11 @@ func Open(ctx context.Context, cfg Config, name string, dir func(body string) st
 	return &Agency{cfg: cfg, steward: id, party: p}, durable.MkdirAll(filepath.Join(cfg.Dir, "schemas"), 0o700)
 }
 
-// Steward is who acts, and as what the roster knows them.
-func (a *Agency) Steward() (*keys.Identity, operators.Party) { return a.steward, a.party }
+// Steward is who acts, with the keys.
+func (a *Agency) Steward() *keys.Identity { return a.steward }
+
+// Party is the steward's place in the roster.
+func (a *Agency) Party() operators.Party { return a.party }
 
 func keyName(dataset string) string { return "dataset key " + dataset }
 

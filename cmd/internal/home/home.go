@@ -26,6 +26,7 @@ import (
 	"slices"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/release"
@@ -90,7 +91,7 @@ type Home struct {
 	lock     *os.File
 	closers  []io.Closer
 	stop     []func(context.Context) error
-	worker   *worker
+	worker   *node.Worker
 	records  *db.DB
 	dataKeys *datakey.Keys    // of Blobs; nil if they lie as they are
 	parties  map[string]party // custodians' keys, by name
@@ -165,7 +166,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.worker, err = newWorker(h.Dir, h.opts, h.Production); err != nil {
+	if h.worker, err = node.New(node.Config{Program: h.opts.Worker, Backend: h.opts.Backend, Production: h.Production, Dir: h.Dir}); err != nil {
 		return err
 	}
 	h.closers = append(h.closers, h.worker)
@@ -264,6 +265,16 @@ func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
 		return enclave.LogKeys{}, err
 	}
 	return release.LogKeys(roster)
+}
+
+// Isolation says what stands between a worker and the machine, and why nothing better does.
+func (h *Home) Isolation(ctx context.Context) (isolation, why string, err error) {
+	return h.worker.Isolation(ctx)
+}
+
+// WorkerDigests names this lab's worker as each back end knows it.
+func (h *Home) WorkerDigests(ctx context.Context) ([]enclave.Digest, error) {
+	return h.worker.WorkerDigests(ctx)
 }
 
 // LogDir is the folder of the log, for audit.Fsck.

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
@@ -82,8 +83,7 @@ func (g gate) Release(ctx context.Context, b *enclave.Bundle, step func(string))
 }
 
 func (g gate) Refused(err error) (string, bool) {
-	var r *release.Refusal
-	if errors.As(err, &r) {
+	if refusal.Final(err) {
 		return err.Error(), true
 	}
 	return "", false
