@@ -239,7 +239,7 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 	if err := c.follow.check(d.Checkpoint); err != nil {
 		return nil, refuse(ErrLogFork, "proofs lead to another log").Because(err)
 	}
-	if err := c.current(ctx, d); err != nil {
+	if err := c.current(ctx, b, d); err != nil {
 		return nil, err
 	}
 	if r := c.withheld(b); r != nil {

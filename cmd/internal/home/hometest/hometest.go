@@ -5,7 +5,6 @@ package hometest
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"go.yaml.in/yaml/v3"
 	"yingzhou.dev/lab/cmd/internal/agency"
+
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/vault"
@@ -126,11 +127,11 @@ func Make(ctx context.Context, dir string, o Options) (err error) {
 		return err
 	}
 	if o.Vaults != nil {
-		data, err := json.Marshal(o.Vaults)
+		data, err := yaml.Marshal(o.Vaults)
 		if err != nil {
 			return err
 		}
-		file := filepath.Join(dir, "vaults.json")
+		file := filepath.Join(dir, "vaults.yaml")
 		if err := errors.Join(os.WriteFile(file, data, 0o600), home.UseVaults(dir, file), os.Remove(file)); err != nil {
 			return err
 		}
