@@ -52,6 +52,10 @@ fuzz: ## every fuzz target FUZZTIME (50000x) times
 bench: ## the table of measured figures beside plain Lattigo and plaintext DuckDB; SHORT=1 leaves out what takes minutes and disk
 	@go run ./internal/bench $(if $(SHORT),-short)
 
+.PHONY: battery
+battery: ## attack every kind of isolation that is here, line by line; WRITE=1 brings docs/ISOLATION.md up to date
+	@go run ./internal/battery $(if $(WRITE),-write)
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $(FOLDERS)); if [ -n "$$unformatted" ]; then \
