@@ -28,6 +28,7 @@ func TestDaemonStopped(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a daemon twice")
 	}
+	t.Parallel() // on a daemon of its own
 	d := dockertest.Start(t)
 	r := open(t, docker.Config{Host: d.Host})
 	s := runnertest.New(t, r)
@@ -62,6 +63,7 @@ func TestDaemonHangs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a daemon that hangs")
 	}
+	t.Parallel() // on a daemon of its own
 	d := dockertest.Start(t)
 	r := open(t, docker.Config{Host: d.Host})
 	s := runnertest.New(t, r)
@@ -95,6 +97,7 @@ func TestDiskFull(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a daemon")
 	}
+	t.Parallel() // on a daemon of its own
 	d := dockertest.Start(t)
 	r := open(t, docker.Config{Host: d.Host})
 	worker := runnertest.Hostile(t)
@@ -199,6 +202,7 @@ func TestNothingIsLeft(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a daemon")
 	}
+	t.Parallel() // on a daemon of its own
 	d := dockertest.Start(t)
 	r := open(t, docker.Config{Host: d.Host})
 	s := runnertest.New(t, r)
