@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"yingzhou.dev/lab/cmd/internal/cli"
-	"yingzhou.dev/lab/cmd/internal/home"
+	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/sandbox/runner"
@@ -40,7 +40,7 @@ carries. None of these commands needs a lab or Docker.`}
 
 // workerImage makes the image of the worker that --worker names.
 func (a *app) workerImage() (*image.Image, imageView, error) {
-	path, err := home.WorkerPath(a.worker)
+	path, err := node.Program(a.worker)
 	if err != nil {
 		return nil, imageView{}, err
 	}
@@ -108,7 +108,7 @@ anything else in it does not verify, whatever its digest.`,
 					return err
 				}
 				got = v.Digest
-				if name, err = home.WorkerPath(a.worker); err != nil {
+				if name, err = node.Program(a.worker); err != nil {
 					return err
 				}
 			}

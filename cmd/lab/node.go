@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -8,9 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"yingzhou.dev/lab/cmd/internal/cli"
-	"yingzhou.dev/lab/cmd/internal/home"
+	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/sandbox/node"
+	sandboxnode "yingzhou.dev/lab/sandbox/node"
 	"yingzhou.dev/lab/sandbox/runner/battery"
 )
 
@@ -46,7 +47,7 @@ func (a *app) nodeCmd() *cobra.Command {
 
 // checkView is the battery's result as programs read it.
 type checkView struct {
-	node.Checked
+	sandboxnode.Checked
 	Production bool        `json:"production"`
 	Results    []checkLine `json:"results"`
 }
@@ -59,8 +60,8 @@ type checkLine struct {
 }
 
 func (a *app) nodeCheckCmd() *cobra.Command {
-	var hostile string
-	var all bool
+	var hostile, state string
+	var all, production bool
 	cmd := &cobra.Command{Use: "check", Short: "Attack this node's isolation as a hostile worker would, and say what held", Args: cobra.NoArgs,
 		Long: `check runs a program in the worker's place that tries to get out: through the network, files, devices, privileges,
 namespaces, the kernel, resources and side doors. It prints which protections are in force and what each attack came to.
@@ -69,22 +70,22 @@ A lab in production mode uses a node only if its last check was passed, with the
 The attacks are harmless to the machine and aim at nothing beyond it.`,
 		Example: "  lab node check\n  lab node check --isolation gvisor --all",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := a.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			path, err := home.HostilePath(hostile)
+			path, err := node.Hostile(hostile)
 			if err != nil {
 				return err
 			}
 			if _, err := os.Stat(path); err != nil {
 				return fmt.Errorf("attacker's program: %w (build it beside this program with `make build`, or name it with --hostile)", err)
 			}
-			report, checked, err := h.Node().Check(cmd.Context(), path, h.Now())
+			w, production, err := a.node(cmd.Context(), state, production)
 			if err != nil {
 				return err
 			}
-			v := checkView{Checked: checked, Production: h.Production, Results: []checkLine{}}
+			report, checked, err := w.Check(cmd.Context(), path, a.clock())
+			if err != nil {
+				return err
+			}
+			v := checkView{Checked: checked, Production: production, Results: []checkLine{}}
 			for _, r := range report.Results {
 				v.Results = append(v.Results, checkLine{r.Probe.Name, string(r.Probe.Class), r.Probe.Tries, r.String()})
 			}
@@ -97,8 +98,26 @@ The attacks are harmless to the machine and aim at nothing beyond it.`,
 			return nil
 		}}
 	cmd.Flags().StringVar(&hostile, "hostile", os.Getenv("LAB_HOSTILE"), "attacker's program; default: beside this program (LAB_HOSTILE)")
+	cmd.Flags().StringVar(&state, "state", "", "state folder of a labd on this machine, instead of a lab's folder")
+	cmd.Flags().BoolVar(&production, "production", false, "with --state: judge as for production")
 	cmd.Flags().BoolVar(&all, "all", false, "print every attack, not only a count for each class")
 	return cmd
+}
+
+// node is the node of the lab's folder or, with a state folder, the one that a labd with that folder runs jobs on.
+func (a *app) node(ctx context.Context, state string, production bool) (*node.Worker, bool, error) {
+	if state == "" {
+		h, err := a.embedded(ctx)
+		if err != nil {
+			return nil, false, err
+		}
+		return h.Node(), h.Production, nil
+	}
+	if info, err := os.Stat(state); err != nil || !info.IsDir() {
+		return nil, false, cli.Usage("--state %s: it is no folder: start labd once, or name its state folder", state)
+	}
+	w, err := node.New(node.Config{Program: a.worker, Backend: a.backend, Production: production, Dir: state})
+	return w, production, err
 }
 
 func (v checkView) text(w io.Writer, report *battery.Report, all bool) {

@@ -85,27 +85,28 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Queue, Clock and Logger are required.
+// Config is what the control plane works with. All fields but Capacity, Watch, Clock and Logger are required.
 type Config struct {
-	Store   sandbox.Store
-	Log     Log
-	Gate    Gate
-	Inputs  Inputs
-	Worker  Worker
-	Queue   Queue             // nil = every worker starts at once
-	Lab     Signer            // RoleLab: grants
-	Node    Signer            // RoleNode: receipts
-	RootKey ed25519.PublicKey // the lab's root key
-	TempDir string            // for workers' input folders, on the blob store's file system
-	Has     func(blob enclave.Digest) bool
-	Clock   func() time.Time
-	Logger  *slog.Logger
+	Store    sandbox.Store
+	Log      Log
+	Gate     Gate
+	Inputs   Inputs
+	Worker   Worker
+	Capacity Capacity          // nil = every worker starts at once
+	Lab      Signer            // RoleLab: grants
+	Node     Signer            // RoleNode: receipts
+	RootKey  ed25519.PublicKey // the lab's root key
+	TempDir  string            // for workers' input folders, on the blob store's file system
+	Has      func(blob enclave.Digest) bool
+	Watch    func(sandbox.Job, error) // hears of every change of a job that Dispatch drives, and why it did not end in a release
+	Clock    func() time.Time
+	Logger   *slog.Logger
 }
 
 // Lab is the control plane over one store and log.
 type Lab struct {
 	cfg  Config
-	seen seenFiles
+	seen *seenFiles
 }
 
 // seenFiles remembers the digests of inputs, which many jobs share.
@@ -121,13 +122,16 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 		cfg.RootKey == nil, cfg.TempDir == "", cfg.Has == nil:
 		return nil, errors.New("lab: a required field of the configuration is missing")
 	}
+	if cfg.Watch == nil {
+		cfg.Watch = func(sandbox.Job, error) {}
+	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	l := &Lab{cfg: cfg, seen: seenFiles{digests: map[seenFile]enclave.Digest{}}}
+	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}}
 	return l, l.index(ctx)
 }
 

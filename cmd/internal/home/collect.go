@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mpc/prio3"
@@ -68,7 +69,7 @@ func (h *Home) DefineCollection(ctx context.Context, c enclave.Collection, enrol
 // ConfirmCollection adds the signature of the owner of the data: that these are its reporters. The log has the
 // collection before anybody can report to it.
 func (h *Home) ConfirmCollection(ctx context.Context, name, steward string) error {
-	id, party, _, err := h.steward(ctx, steward)
+	own, err := h.agency(ctx, steward)
 	if err != nil {
 		return err
 	}
@@ -80,13 +81,13 @@ func (h *Home) ConfirmCollection(ctx context.Context, name, steward string) erro
 	if err != nil {
 		return err
 	}
-	if d.Keyset.Owner != party.Body {
-		return fmt.Errorf("collection %q: dataset %q %w: it is of %s", name, task.Dataset, ErrNotYours, d.Keyset.Owner)
+	if d.Keyset.Owner != own.Party().Body {
+		return fmt.Errorf("collection %q: dataset %q %w: it is of %s", name, task.Dataset, agency.ErrNotYours, d.Keyset.Owner)
 	}
-	if signed.Verify(steward, party.Key()) == nil {
+	if signed.Verify(steward, own.Party().Key()) == nil {
 		return nil // confirmed before
 	}
-	sig, err := id.Sign(enclave.KindCollection, signed.Body)
+	sig, err := own.Steward().Sign(enclave.KindCollection, signed.Body)
 	if err != nil {
 		return err
 	}

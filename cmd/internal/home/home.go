@@ -19,12 +19,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mirror"
@@ -34,10 +36,10 @@ import (
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/operators/registry"
+	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/db"
 	"yingzhou.dev/lab/sandbox/lab"
-	"yingzhou.dev/lab/sandbox/node"
 )
 
 // ErrNoLab means that a folder holds no lab.
@@ -45,9 +47,6 @@ var ErrNoLab = errors.New("no lab here")
 
 // ErrExists means that a folder holds a lab already.
 var ErrExists = errors.New("there is a lab already")
-
-// ErrNotYours means that somebody acts on what belongs to another body.
-var ErrNotYours = errors.New("belongs to another body")
 
 // ErrInUse means that another process has the lab open.
 var ErrInUse = errors.New("the lab is in use by another process")
@@ -91,10 +90,10 @@ type Home struct {
 	lock    *os.File
 	closers []io.Closer
 	stop    []func(context.Context) error
-	node    *node.Node
-	queue   *node.Queue
-	program string // path of the worker
+	worker  *node.Worker
 	records *db.DB
+	stores  []*store.Store // every folder of blobs: the control plane's and the custodians' mirrors
+	keeper  *lab.Keeper
 }
 
 // Open opens a lab for this process alone.
@@ -148,6 +147,7 @@ func (h *Home) open(ctx context.Context) error {
 	if h.Blobs, err = store.Open(h.path("plane", "blobs")); err != nil {
 		return err
 	}
+	h.stores = append(h.stores, h.Blobs)
 	if h.records, err = db.Open(ctx, h.path("plane", "lab.db")); err != nil {
 		return err
 	}
@@ -163,12 +163,14 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.openNode(); err != nil {
+	if h.worker, err = node.New(node.Config{Program: h.opts.Worker, Backend: h.opts.Backend, Production: h.Production, Dir: h.Dir, State: h.path("plane"),
+		Unfinished: func(ctx context.Context) ([]sandbox.Job, error) { return h.Lab.Unfinished(ctx) }}); err != nil {
 		return err
 	}
+	h.closers = append(h.closers, h.worker)
 	copies := mirror.New(h.Blobs, h.Blobs)
 	h.closers = append(h.closers, copies)
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.node, Queue: h.queue, Lab: labID, Node: nodeID,
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.worker, Capacity: h.worker.Queue, Lab: labID, Node: nodeID,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
@@ -179,16 +181,16 @@ func (h *Home) open(ctx context.Context) error {
 	if err := h.firstRoster(ctx); err != nil {
 		return err
 	}
-	h.Registry, err = registry.New(registry.Config{Store: statements{h}, Log: statements{h}.announce, RootKey: h.Root, Clock: h.opts.Clock,
+	if h.keeper, err = lab.NewKeeper(ctx, h.Lab, h.path("plane", "pending")); err != nil {
+		return fmt.Errorf("opening lab: %w", err)
+	}
+	h.Registry, err = registry.New(registry.Config{Store: h.keeper, Log: h.keeper.Announce, RootKey: h.Root, Clock: h.opts.Clock,
 		Roster: func(ctx context.Context) (operators.Signed, error) { s, _, err := h.Lab.Roster(ctx); return s, err },
 		Owners: func(ctx context.Context) (map[string]string, error) {
 			st, err := h.Lab.Statements(ctx)
 			return st.Owners, err
 		}})
 	if err != nil {
-		return err
-	}
-	if err := h.settle(ctx); err != nil {
 		return err
 	}
 	return h.openCustodians(ctx)
@@ -233,6 +235,25 @@ func (h *Home) Close(ctx context.Context) error {
 // Now is the lab's clock.
 func (h *Home) Now() time.Time { return h.opts.Clock() }
 
+// RootKey is the lab's root public key.
+func (h *Home) RootKey() ed25519.PublicKey { return h.Root }
+
+// Acting is nobody in particular: whoever has the folder can act for everybody in it.
+func (h *Home) Acting() string { return "" }
+
+// Book makes and reads statements.
+func (h *Home) Book() *registry.Registry { return h.Registry }
+
+// Checkpoint is the log's latest.
+func (h *Home) Checkpoint(ctx context.Context) (string, enclave.Checkpoint, error) {
+	return h.Log.Checkpoint(ctx)
+}
+
+// Entries yields the log's.
+func (h *Home) Entries(ctx context.Context, from, to int64) iter.Seq2[audit.Record, error] {
+	return h.Log.Entries(ctx, from, to)
+}
+
 // LogKeys are the public keys of the log and its witness.
 func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
 	_, roster, err := h.Lab.Roster(ctx)
@@ -240,6 +261,19 @@ func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
 		return enclave.LogKeys{}, err
 	}
 	return release.LogKeys(roster)
+}
+
+// Isolation says what stands between a worker and the machine, and why nothing better does.
+func (h *Home) Isolation(ctx context.Context) (isolation, why string, err error) {
+	return h.worker.Isolation(ctx)
+}
+
+// Node is the machine that runs the lab's workers.
+func (h *Home) Node() *node.Worker { return h.worker }
+
+// WorkerDigests names this lab's worker as each back end knows it.
+func (h *Home) WorkerDigests(ctx context.Context) ([]enclave.Digest, error) {
+	return h.worker.WorkerDigests(ctx)
 }
 
 // LogDir is the folder of the log, for audit.Fsck.

@@ -1,4 +1,4 @@
-package home
+package agency
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/seal/table"
 	"yingzhou.dev/lab/internal/canon"
-	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
 )
@@ -35,19 +34,15 @@ type Sealed struct {
 	Bytes    int64
 }
 
-// SealTable seals a file as the next version of a dataset. If anything is wrong with it, nothing changes; the report is
+// Seal seals a file as the next version of a dataset. If anything is wrong with it, nothing changes; the report is
 // returned along with the error when the table itself is at fault.
-func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opts SealOptions) (*Sealed, error) {
-	id, party, dir, err := h.steward(ctx, steward)
+func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOptions) (*Sealed, error) {
+	d, err := a.owned(ctx, dataset)
 	if err != nil {
 		return nil, err
 	}
-	d, err := h.Lab.Dataset(ctx, dataset)
-	if err != nil {
-		return nil, err
-	}
-	if d.Keyset.Owner != party.Body {
-		return nil, fmt.Errorf("dataset %q %w: it is of %s, and %s acts for %s", dataset, ErrNotYours, d.Keyset.Owner, steward, party.Body)
+	if d.Disposal != nil {
+		return nil, fmt.Errorf("sealing dataset %q: %w: it was disposed of, for good", dataset, sandbox.ErrConflict)
 	}
 	version := int64(1)
 	if d.Manifest != nil {
@@ -55,14 +50,14 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 	}
 	sc := opts.Schema
 	if sc == nil {
-		if sc, err = loadSchema(dir, dataset, version-1); err != nil {
+		if sc, err = a.loadSchema(dataset, version-1); err != nil {
 			return nil, err
 		}
 	}
 	switch {
 	case sc.Sealing.Dataset != dataset:
 		return nil, fmt.Errorf("%w: the schema describes dataset %q, not %q", sandbox.ErrConflict, sc.Sealing.Dataset, dataset)
-	case sc.Params() != d.Keyset.Params || sc.Sealing.EntityRows != d.Keyset.EntityRows || sc.BudgetMicro() != d.Keyset.BudgetMicro:
+	case sc.Params() != d.Keyset.Params || sc.Sealing.EntityRows != d.Keyset.EntityRows || d.Keyset.Epoch == 1 && sc.BudgetMicro() != d.Keyset.BudgetMicro:
 		return nil, fmt.Errorf("%w: dataset %q was registered with parameter set %s, %d row(s) per entity and budget ε %s; these belong to its key and cannot change",
 			sandbox.ErrConflict, dataset, d.Keyset.Params, d.Keyset.EntityRows, enclave.FormatScaled(d.Keyset.BudgetMicro, 6))
 	}
@@ -70,7 +65,7 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 	if err != nil {
 		return nil, err
 	}
-	key, err := ownKey(dir, params, d)
+	key, err := a.ownKey(params, d)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +77,7 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 		return nil, err
 	}
 	defer in.Close()
-	cfg := seal.Config{Table: in, Schema: sc, Key: key, Params: params, Keyset: d.KeysetDigest, Blobs: h.Blobs, Workers: runtime.GOMAXPROCS(0), Progress: opts.Progress}
+	cfg := seal.Config{Table: in, Schema: sc, Key: key, Params: params, Keyset: d.KeysetDigest, Blobs: a.cfg.Blobs, Workers: runtime.GOMAXPROCS(0), Progress: opts.Progress}
 	res, err := seal.Seal(ctx, cfg)
 	if err != nil {
 		if res != nil && res.Quality != nil {
@@ -90,10 +85,9 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 		}
 		return nil, fmt.Errorf("sealing %s as dataset %q: %w", filepath.Base(path), dataset, err)
 	}
-	m, digest, err := h.publish(ctx, id, party, dir, d, cfg, res, version)
+	m, digest, err := a.publish(ctx, d, cfg, res, version)
 	if err != nil {
-		_, serr := h.SweepBlobs(context.WithoutCancel(ctx)) // blobs without a manifest, also when the caller has gone
-		return nil, errors.Join(err, serr)
+		return nil, errors.Join(err, a.cfg.Sweep(context.WithoutCancel(ctx))) // blobs without a manifest, also when the caller has gone
 	}
 	out := &Sealed{Manifest: m, Digest: digest, Rows: res.Rows, Quality: res.Quality}
 	for _, l := range m.Layouts {
@@ -104,13 +98,16 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 	return out, nil
 }
 
+// ownKeyName is what a dataset's key is called in its owner's keyring.
+func ownKeyName(d *lab.Dataset) string { return keyName(d.Name) + " " + d.KeysetDigest.String() }
+
 // ownKey reads a dataset's key from its owner's keyring.
-func ownKey(dir string, params *he.Params, d *lab.Dataset) (*he.SecretKey, error) {
-	ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
+func (a *Agency) ownKey(params *he.Params, d *lab.Dataset) (*he.SecretKey, error) {
+	ring, err := keys.OpenFile(filepath.Join(a.cfg.Dir, "keyring"))
 	if err != nil {
 		return nil, err
 	}
-	secret, err := ring.Get(keyName(d.Name) + " " + d.KeysetDigest.String())
+	secret, err := ring.Get(ownKeyName(d))
 	if err != nil {
 		return nil, fmt.Errorf("key of dataset %q: %w", d.Name, err)
 	}
@@ -118,36 +115,25 @@ func ownKey(dir string, params *he.Params, d *lab.Dataset) (*he.SecretKey, error
 	return he.ParseSecretKey(params, secret)
 }
 
-// publish signs the manifest of a sealed table and hands it to the control plane.
-func (h *Home) publish(ctx context.Context, id *keys.Identity, party operators.Party, dir string, d *lab.Dataset, cfg seal.Config, res *seal.Result,
-	version int64) (*enclave.Manifest, enclave.Digest, error) {
-	signed, m, err := seal.Manifest(res, cfg, version, d.ManifestDigest, party.Body, cfg.Table.Format(), id, canon.At(h.Now()))
+// publish signs the manifest of a sealed table and hands it to the control plane, after its blobs.
+func (a *Agency) publish(ctx context.Context, d *lab.Dataset, cfg seal.Config, res *seal.Result, version int64) (*enclave.Manifest, enclave.Digest, error) {
+	signed, m, err := seal.Manifest(res, cfg, version, d.ManifestDigest, a.party.Body, cfg.Table.Format(), a.steward, canon.At(a.cfg.Clock()))
 	if err != nil {
 		return nil, enclave.Digest{}, err
 	}
-	if err := saveSchema(dir, cfg.Schema, version); err != nil {
+	if err := a.saveSchema(cfg.Schema, version); err != nil {
 		return nil, enclave.Digest{}, err
 	}
-	return m, signed.Digest(), h.Lab.Publish(ctx, signed)
-}
-
-// SweepBlobs removes blobs that no manifest names: what a crash between sealing and publishing left.
-func (h *Home) SweepBlobs(ctx context.Context) (removed int, err error) {
-	named, err := namedBlobs(ctx, h.records)
-	if err != nil {
-		return 0, err
-	}
-	all, err := h.Blobs.List()
-	if err != nil {
-		return 0, err
-	}
-	for _, d := range all {
-		if !named[d] {
-			if err := h.Blobs.Delete(d); err != nil {
-				return removed, err
+	if a.cfg.Send != nil {
+		var blobs []enclave.Digest
+		for _, l := range m.Layouts {
+			for _, v := range l.Vectors {
+				blobs = append(blobs, v.Blob)
 			}
-			removed++
+		}
+		if err := a.cfg.Send(ctx, blobs); err != nil {
+			return nil, enclave.Digest{}, err
 		}
 	}
-	return removed, nil
+	return m, signed.Digest(), a.cfg.Lab.Publish(ctx, signed)
 }
