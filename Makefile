@@ -62,7 +62,7 @@ bench: ## the table of measured figures beside plain Lattigo and plaintext DuckD
 
 .PHONY: battery
 battery: ## attack every kind of isolation that is here, line by line; WRITE=1 brings docs/ISOLATION.md up to date
-	@go run ./internal/battery $(if $(WRITE),-write)
+	@go run ./sandbox/runner/battery/report $(if $(WRITE),-write)
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

@@ -87,7 +87,6 @@ var may = []struct{ pkg, imports, why string }{
 	{"./examples/...", anything, "examples show the rest"},
 	{"./internal/fence", "", "tests only"},
 	{"./internal/gotest", "", "a tool for the Makefile"},
-	{"./internal/battery", "./sandbox/runner/battery/...", "runs the attacks and keeps their page"},
 	{"./internal/bench", anything, "measures the rest"},
 	{"./internal/e2e", anything, "tests the whole against plain SQL"},
 }

@@ -215,7 +215,7 @@ func TestNothingIsLeft(t *testing.T) {
 	run := func(name string, want func(runner.Result, error) bool, change func(*runner.Task), args ...string) {
 		task := s.Task(t, args...)
 		task.Limits.MemoryMiB = 64
-		task.Progress = func(string) { groups = append(groups, r.Groups(t.Context(), runner.Handle(task.ID))...) }
+		task.Progress = func(string) { groups = append(groups, r.ControlGroups(t.Context(), runner.Handle(task.ID))...) }
 		if change != nil {
 			change(&task)
 		}

@@ -15,7 +15,7 @@ import (
 // TestPage holds docs/ISOLATION.md against the table of probes: it has every probe, in order, as the code describes it,
 // with a result for each back end, and no result is an escape. That results are still true is for make battery.
 func TestPage(t *testing.T) {
-	text, err := os.ReadFile("../../" + page)
+	text, err := os.ReadFile("../../../../" + page)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,9 @@
-// Battery attacks every back end that this machine has, with each line of hardening removed and alone, and prints what held.
+// Report attacks every back end that this machine has, with each line of hardening removed and alone, and prints what held.
 // It ends with "battery: N passed, M failed": a probe that got out is a failure, and so is one that could not have got out
 // anywhere. A back end that is missing is named.
 //
-//	go run ./internal/battery            attack, and compare with docs/ISOLATION.md
-//	go run ./internal/battery -write     attack, and bring docs/ISOLATION.md up to date
+//	go run ./sandbox/runner/battery/report            attack, and compare with docs/ISOLATION.md
+//	go run ./sandbox/runner/battery/report -write     attack, and bring docs/ISOLATION.md up to date
 package main
 
 import (
