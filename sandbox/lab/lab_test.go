@@ -160,7 +160,8 @@ type fakeWorker struct {
 	err    error
 	runs   int
 	last   lab.WorkerTask
-	cut    bool // the first answer is of an adopted worker and lacks its beginning
+	before func() // called first
+	cut    bool   // the first answer is of an adopted worker and lacks its beginning
 }
 
 func (f *fakeWorker) Identify(context.Context) (enclave.Digest, error) { return f.digest, nil }
@@ -168,6 +169,9 @@ func (f *fakeWorker) Identify(context.Context) (enclave.Digest, error) { return 
 func (f *fakeWorker) Run(_ context.Context, t lab.WorkerTask, progress func(int64)) (lab.WorkerResult, error) {
 	f.runs++
 	f.last = t
+	if f.before != nil {
+		f.before()
+	}
 	if f.err != nil {
 		return lab.WorkerResult{}, f.err
 	}
@@ -419,6 +423,33 @@ func TestInterruptedWorker(t *testing.T) {
 	w.worker.err = nil
 	if job, err = w.lab.Run(t.Context(), job.ID, nil); err != nil || job.State != sandbox.Released || job.Attempts != 2 {
 		t.Errorf("job is %s after %d attempts, %v", job.State, job.Attempts, err)
+	}
+}
+
+// TestLeftWorker keeps the inputs of a worker that goes on without this process, and no others.
+func TestLeftWorker(t *testing.T) {
+	w := ready(t)
+	for left, why := range map[bool]error{true: lab.ErrLeft, false: errors.New("stopped")} {
+		job, err := w.submit(query)
+		w.check(err)
+		ctx, cancel := context.WithCancel(t.Context())
+		w.worker.err, w.worker.before = fmt.Errorf("%w: the process ends", why), cancel
+		if job, err = w.lab.Run(ctx, job.ID, nil); !errors.Is(err, why) || job.State != sandbox.Running {
+			t.Errorf("job is %s, %v", job.State, err)
+		}
+		_, err = os.Stat(filepath.Join(w.dir, "tmp", string(job.ID), enclave.TaskName))
+		if (err == nil) != left {
+			t.Errorf("left %t: inputs: %v", left, err)
+		}
+		w.worker.err, w.worker.before = nil, nil
+		w.restart()
+		w.check(w.lab.Sweep(t.Context()))
+		if job, err = w.lab.Run(t.Context(), job.ID, nil); err != nil || job.State != sandbox.Released {
+			t.Errorf("taken up, job is %s, %v", job.State, err)
+		}
+		if names, err := os.ReadDir(filepath.Join(w.dir, "tmp")); err != nil || len(names) > 0 {
+			t.Errorf("left %v, %v", names, err)
+		}
 	}
 }
 

@@ -33,6 +33,7 @@ type Config struct {
 	Backend    string // "docker", "gvisor", "process" or "" = the best that is there
 	Production bool   // refuse isolation that is for development only, and a machine that has not passed its check
 	Dir        string // folder of the lab or service: tells its tasks from another's
+	Leave      bool   // workers go on when the process ends, for the next one to take up
 	State      string // folder for the result of the node's check; "" = Dir
 	// Unfinished lists the jobs whose workers may be taken up after a restart; nil = none.
 	Unfinished func(context.Context) ([]sandbox.Job, error)
@@ -52,7 +53,7 @@ func New(cfg Config) (*Worker, error) {
 		cfg.State = dir
 	}
 	w := &Worker{program: program, production: cfg.Production}
-	if w.Node, err = node.New(node.Config{Program: program, Backend: cfg.Backend, Production: cfg.Production, Lab: dir,
+	if w.Node, err = node.New(node.Config{Program: program, Backend: cfg.Backend, Production: cfg.Production, Lab: dir, Leave: cfg.Leave,
 		StateFile: filepath.Join(cfg.State, "node-check.json"), Unfinished: cfg.Unfinished}); err != nil {
 		return nil, err
 	}

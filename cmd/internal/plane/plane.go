@@ -260,7 +260,7 @@ func (p *plane) openLab(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.worker, err = node.New(node.Config{Program: p.cfg.Worker.Program, Backend: p.cfg.Worker.Isolation, Production: p.cfg.Production, Dir: p.cfg.State,
+	if p.worker, err = node.New(node.Config{Program: p.cfg.Worker.Program, Backend: p.cfg.Worker.Isolation, Production: p.cfg.Production, Dir: p.cfg.State, Leave: true,
 		Unfinished: func(ctx context.Context) ([]sandbox.Job, error) { return p.lab.Unfinished(ctx) }}); err != nil {
 		return err
 	}
