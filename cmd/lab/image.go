@@ -40,7 +40,7 @@ carries. None of these commands needs a lab or Docker.`}
 
 // workerImage makes the image of the worker that --worker names.
 func (a *app) workerImage() (*image.Image, imageView, error) {
-	path, err := node.Program(a.worker)
+	path, err := node.WorkerPath(a.worker)
 	if err != nil {
 		return nil, imageView{}, err
 	}
@@ -108,7 +108,7 @@ anything else in it does not verify, whatever its digest.`,
 					return err
 				}
 				got = v.Digest
-				if name, err = node.Program(a.worker); err != nil {
+				if name, err = node.WorkerPath(a.worker); err != nil {
 					return err
 				}
 			}

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"yingzhou.dev/lab/cmd/internal/cli"
-	"yingzhou.dev/lab/cmd/internal/node"
+	machine "yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
-	sandboxnode "yingzhou.dev/lab/sandbox/node"
+	"yingzhou.dev/lab/sandbox/node"
 	"yingzhou.dev/lab/sandbox/runner/battery"
 )
 
@@ -47,7 +48,7 @@ func (a *app) nodeCmd() *cobra.Command {
 
 // checkView is the battery's result as programs read it.
 type checkView struct {
-	sandboxnode.Checked
+	node.Checked
 	Production bool        `json:"production"`
 	Results    []checkLine `json:"results"`
 }
@@ -70,18 +71,18 @@ A lab in production mode uses a node only if its last check was passed, with the
 The attacks are harmless to the machine and aim at nothing beyond it.`,
 		Example: "  lab node check\n  lab node check --isolation gvisor --all",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := node.Hostile(hostile)
+			path, err := machine.HostilePath(hostile)
 			if err != nil {
 				return err
 			}
 			if _, err := os.Stat(path); err != nil {
 				return fmt.Errorf("attacker's program: %w (build it beside this program with `make build`, or name it with --hostile)", err)
 			}
-			w, production, err := a.node(cmd.Context(), state, production)
+			m, production, err := a.machine(cmd.Context(), state, production)
 			if err != nil {
 				return err
 			}
-			report, checked, err := w.Check(cmd.Context(), path, a.clock())
+			report, checked, err := m.Check(cmd.Context(), path, a.clock())
 			if err != nil {
 				return err
 			}
@@ -104,8 +105,8 @@ The attacks are harmless to the machine and aim at nothing beyond it.`,
 	return cmd
 }
 
-// node is the node of the lab's folder or, with a state folder, the one that a labd with that folder runs jobs on.
-func (a *app) node(ctx context.Context, state string, production bool) (*node.Worker, bool, error) {
+// machine is the node of the lab's folder or, with a state folder, the one on which a labd with that folder runs jobs.
+func (a *app) machine(ctx context.Context, state string, production bool) (*machine.Machine, bool, error) {
 	if state == "" {
 		h, err := a.embedded(ctx)
 		if err != nil {
@@ -116,8 +117,8 @@ func (a *app) node(ctx context.Context, state string, production bool) (*node.Wo
 	if info, err := os.Stat(state); err != nil || !info.IsDir() {
 		return nil, false, cli.Usage("--state %s: it is no folder: start labd once, or name its state folder", state)
 	}
-	w, err := node.New(node.Config{Program: a.worker, Backend: a.backend, Production: production, Dir: state})
-	return w, production, err
+	m, err := machine.New(machine.Config{Program: a.worker, Backend: a.backend, Production: production, Dir: state, StateFile: filepath.Join(state, machine.StateName)})
+	return m, production, err
 }
 
 func (v checkView) text(w io.Writer, report *battery.Report, all bool) {

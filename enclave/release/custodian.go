@@ -19,6 +19,7 @@ import (
 	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -86,6 +87,8 @@ type session struct {
 	dossier *Dossier
 	cts     []evaluator.Ciphertext
 	keys    []enclave.Digest // noise key per term
+	// own shares by stage. They are what the custodian hands out; keeping them saves unwrapping its pieces at every check.
+	own map[int]*ShareSet
 }
 
 // New opens a custodian's state.
@@ -281,7 +284,7 @@ func (c *Custodian) execute(ctx context.Context, d *Dossier) (*session, error) {
 		}
 		return nil, r
 	}
-	s := &session{cts: cts}
+	s := &session{cts: cts, own: map[int]*ShareSet{}}
 	for _, t := range d.Terms {
 		s.keys = append(s.keys, d.Plan.NoiseKey(&d.Manifest, t))
 	}
@@ -373,9 +376,11 @@ func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, a
 	}
 	// Before the log is read on, which may fail: a charge that was announced and is not in the ledger would have all
 	// peers asked for it.
+	failpoint.Hit(failpoint.ChargeLogged)
 	if err := c.ledger.commit(rec); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.ChargeStored)
 	return c.catchUp(ctx, b, proof)
 }
 

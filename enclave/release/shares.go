@@ -20,6 +20,7 @@ import (
 	"yingzhou.dev/lab/enclave/program"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // KindShares is a custodian's shares of one stage of one plan.
@@ -104,9 +105,11 @@ func (c *Custodian) share(ctx context.Context, b *enclave.Bundle, stage int, act
 	if err != nil {
 		return canon.Signed{}, err
 	}
+	failpoint.Hit(failpoint.SharesLogged)
 	if err := durable.WriteFile(path, canon.MustMarshal(signed), 0o600); err != nil {
 		return canon.Signed{}, err
 	}
+	failpoint.Hit(failpoint.SharesStored)
 	return signed, nil
 }
 
@@ -171,6 +174,9 @@ func (c *Custodian) held(d *Dossier) []int {
 
 // compute derives the shares of some terms for every piece held here.
 func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []int) (*ShareSet, error) {
+	if have := s.own[stage]; have != nil && slices.Equal(have.Terms, terms) {
+		return have, nil
+	}
 	set := &ShareSet{By: c.Name(), Plan: s.dossier.PlanDigest, Stage: stage, Terms: terms, Pieces: []PieceShares{}}
 	if set.Terms == nil {
 		set.Terms = []int{}
@@ -182,6 +188,7 @@ func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []
 		}
 		set.Pieces = append(set.Pieces, PieceShares{Piece: piece, Shares: shares})
 	}
+	s.own[stage] = set
 	return set, nil
 }
 

@@ -17,8 +17,9 @@ type Need struct {
 	MemoryMiB int64 // estimated
 }
 
-// Capacity lets workers start, so many at a time as a node can carry.
-type Capacity interface {
+// Admission lets workers start, so many at a time as a node can carry. What jobs are handed to this process at all is a
+// matter of the Queue.
+type Admission interface {
 	// Admit waits for the job's turn and returns a function that gives back what it took. ahead hears, at once and
 	// whenever it changes, how many jobs are to start before this one. A job that the node could never carry is a
 	// *TooLargeError. When ctx ends first, the job has left the queue.
@@ -69,14 +70,14 @@ func (l *Lab) need(job sandbox.Job, d *dossier) (Need, error) {
 
 // admit waits in the node's queue, and says so to whoever watches.
 func (l *Lab) admit(ctx context.Context, job sandbox.Job, d *dossier, watch func(sandbox.Job)) (func(), error) {
-	if l.cfg.Capacity == nil {
+	if l.cfg.Admission == nil {
 		return func() {}, nil
 	}
 	need, err := l.need(job, d)
 	if err != nil {
 		return nil, err
 	}
-	return l.cfg.Capacity.Admit(ctx, need, func(ahead int) {
+	return l.cfg.Admission.Admit(ctx, need, func(ahead int) {
 		if ahead > 0 {
 			l.report(ctx, &job, fmt.Sprintf("waiting for a worker, %d before it", ahead), 0, watch)
 		}

@@ -18,6 +18,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/audit"
@@ -88,22 +89,22 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Capacity, Watch, Clock and Logger are required.
+// Config is what the control plane works with. All fields but Admission, Watch, Clock and Logger are required.
 type Config struct {
-	Store    sandbox.Store
-	Log      Log
-	Gate     Gate
-	Inputs   Inputs
-	Worker   Worker
-	Capacity Capacity          // nil = every worker starts at once
-	Lab      Signer            // RoleLab: grants
-	Node     Signer            // RoleNode: receipts
-	RootKey  ed25519.PublicKey // the lab's root key
-	TempDir  string            // for workers' input folders, on the blob store's file system
-	Has      func(blob enclave.Digest) bool
-	Watch    func(sandbox.Job, error) // hears of every change of a job that Dispatch drives, and why it did not end in a release
-	Clock    func() time.Time
-	Logger   *slog.Logger
+	Store     sandbox.Store
+	Log       Log
+	Gate      Gate
+	Inputs    Inputs
+	Worker    Worker
+	Admission Admission         // nil = every worker starts at once
+	Lab       Signer            // RoleLab: grants
+	Node      Signer            // RoleNode: receipts
+	RootKey   ed25519.PublicKey // the lab's root key
+	TempDir   string            // for workers' input folders, on the blob store's file system
+	Has       func(blob enclave.Digest) bool
+	Watch     func(sandbox.Job, error) // hears of every change of a job that Dispatch drives, and why it did not end in a release
+	Clock     func() time.Time
+	Logger    *slog.Logger
 }
 
 // Lab is the control plane over one store and log.
@@ -192,6 +193,7 @@ func (l *Lab) Announce(ctx context.Context, entries ...enclave.Entry) error {
 			return fmt.Errorf("writing the log: %w", err)
 		}
 	}
+	failpoint.Hit(failpoint.EntryNoted)
 	return nil
 }
 
@@ -241,7 +243,9 @@ func (l *Lab) PutRoster(ctx context.Context, s enclave.Signed) error {
 	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryRoster, Subject: s.Digest(), By: l.cfg.Lab.Name(), At: l.now()}); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.RosterLogged)
 	_, err := l.cfg.Store.AppendStatement(ctx, s, l.cfg.Clock())
+	failpoint.Hit(failpoint.RosterStored)
 	return err
 }
 

@@ -42,7 +42,7 @@ type world struct {
 
 	logDown   bool
 	worker    fakeWorker
-	queue     lab.Capacity
+	queue     lab.Admission
 	gate      fakeGate
 	stage     error
 	have      bool // blobs have arrived
@@ -120,7 +120,7 @@ func (w *world) openStore() {
 	var err error
 	w.store, err = db.Open(w.t.Context(), filepath.Join(w.dir, "lab.db"))
 	w.check(err)
-	w.lab, err = lab.New(w.t.Context(), lab.Config{Store: w.store, Log: fakeLog{w.log, w}, Gate: &w.gate, Inputs: fakeInputs{w}, Worker: &w.worker, Capacity: w.queue,
+	w.lab, err = lab.New(w.t.Context(), lab.Config{Store: w.store, Log: fakeLog{w.log, w}, Gate: &w.gate, Inputs: fakeInputs{w}, Worker: &w.worker, Admission: w.queue,
 		Lab: signer{"lab", w.keys["lab"]}, Node: signer{"node", w.keys["node"]}, RootKey: w.keys["root"].Public().(ed25519.PublicKey),
 		TempDir: filepath.Join(w.dir, "tmp"), Has: func(enclave.Digest) bool { return w.have }, Clock: func() time.Time { return w.now }})
 	w.check(err)

@@ -8,6 +8,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 )
@@ -41,6 +42,7 @@ func (l *Lab) Run(ctx context.Context, id sandbox.JobID, watch func(sandbox.Job)
 			job, _, err = l.cfg.Store.MoveJob(ctx, id, sandbox.Change{From: sandbox.Running, Event: sandbox.Restart, Reason: "the lab stopped while the worker ran", At: l.cfg.Clock()})
 		case sandbox.Computed:
 			job, _, err = l.cfg.Store.MoveJob(ctx, id, sandbox.Change{From: sandbox.Computed, Event: sandbox.Open, At: l.cfg.Clock()})
+			failpoint.Hit(failpoint.OpeningStored)
 		case sandbox.Opening:
 			job, err = l.open(ctx, job, watch)
 		default:
@@ -101,6 +103,7 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 	if err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.JobStarted)
 	watch(job)
 	receipt, isolation, err := l.compute(ctx, job, d, program, watch)
 	if err != nil {
@@ -113,6 +116,7 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 	if err := l.announceOnce(ctx, entry); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.ReceiptLogged)
 	err = l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
 		if _, err := r.PutArtefact(ctx, receipt, l.cfg.Clock()); err != nil {
 			return err
@@ -120,6 +124,7 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 		job, _, err = r.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Running, Event: sandbox.Compute, Receipt: receipt.Digest(), Isolation: isolation, At: l.cfg.Clock()})
 		return err
 	})
+	failpoint.Hit(failpoint.ReceiptStored)
 	return job, err
 }
 
@@ -152,6 +157,7 @@ func (l *Lab) compute(ctx context.Context, job sandbox.Job, d *dossier, program 
 		left = errors.Is(err, ErrLeft)
 		return enclave.Signed{}, "", err
 	}
+	failpoint.Hit(failpoint.WorkerEnded)
 	if out.Plan != job.Plan || out.Terms != int64(len(terms)) {
 		return enclave.Signed{}, "", fmt.Errorf("worker answered for plan %s with %d terms, asked was %s with %d", out.Plan.Short(), out.Terms, job.Plan.Short(), len(terms))
 	}
@@ -202,9 +208,11 @@ func (l *Lab) open(ctx context.Context, job sandbox.Job, watch func(sandbox.Job)
 		}
 		return job, err
 	}
+	failpoint.Hit(failpoint.GateAnswered)
 	if err := l.index(ctx); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.ReleaseIndexed)
 	err = l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
 		if _, err := r.PutArtefact(ctx, out.Release, l.cfg.Clock()); err != nil {
 			return err
@@ -215,6 +223,7 @@ func (l *Lab) open(ctx context.Context, job sandbox.Job, watch func(sandbox.Job)
 		job, _, err = r.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Opening, Event: sandbox.Release, Release: out.Release.Digest(), At: l.cfg.Clock()})
 		return err
 	})
+	failpoint.Hit(failpoint.ReleaseStored)
 	return job, err
 }
 

@@ -13,6 +13,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/sandbox"
 )
 
@@ -37,6 +38,7 @@ func (l *Lab) stage(ctx context.Context, job *sandbox.Job, d *dossier, layout *e
 	if err := l.cfg.Inputs.Stage(ctx, d.keyset, d.plan.Keyset, layout, vectors, dir); err != nil {
 		return undo(err)
 	}
+	failpoint.Hit(failpoint.InputsStaged)
 	files, err := l.digests(ctx, dir)
 	if err != nil {
 		return undo(err)
@@ -45,6 +47,7 @@ func (l *Lab) stage(ctx context.Context, job *sandbox.Job, d *dossier, layout *e
 	if err := durable.WriteFile(filepath.Join(dir, enclave.TaskName), task, 0o444); err != nil {
 		return undo(err)
 	}
+	failpoint.Hit(failpoint.TaskWritten)
 	return dir, os.Chmod(dir, 0o755)
 }
 

@@ -9,7 +9,7 @@ import (
 	"yingzhou.dev/lab/sandbox/lab"
 )
 
-// Queue is a node's admission: jobs wait until processors and memory for them are free. It implements lab.Capacity.
+// Queue is a node's admission: jobs wait until processors and memory for them are free. It implements lab.Admission.
 //
 // Next is the operator that has the least of the node now, and of those the one that waited longest since its last turn;
 // within an operator, the oldest job. One that does not fit yet may be passed by others that do, but only so often: after
@@ -24,8 +24,6 @@ type Queue struct {
 	turn    int64
 	last    map[string]int64 // operator → turn at which it last started a job
 }
-
-var _ lab.Capacity = (*Queue)(nil)
 
 // patience is how often a job that does not fit may be passed.
 const patience = 8
@@ -52,7 +50,7 @@ func budget(n lab.Need) lab.Need {
 	return n
 }
 
-// Admit implements lab.Capacity.
+// Admit implements lab.Admission.
 func (q *Queue) Admit(ctx context.Context, n lab.Need, ahead func(jobs int)) (release func(), err error) {
 	n = budget(n)
 	if n.CPUs > q.cpus || n.MemoryMiB > q.memory {

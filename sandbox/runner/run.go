@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // cleaning bounds what Run does after its context has ended.
@@ -24,6 +26,7 @@ func Run(ctx context.Context, r Runner, t Task) (Result, error) {
 		}
 		return res, fmt.Errorf("starting: %w", err)
 	}
+	failpoint.Hit(failpoint.TaskStarted)
 	return finish(ctx, r, t, h)
 }
 
@@ -47,6 +50,7 @@ func start(ctx context.Context, r Runner, t Task) (Handle, error) {
 
 func finish(ctx context.Context, r Runner, t Task, h Handle) (Result, error) {
 	res, err := r.Wait(ctx, h)
+	failpoint.Hit(failpoint.TaskWaited)
 	if errors.Is(err, ErrLeave) {
 		return res, fmt.Errorf("task %q: %w", t.ID, err)
 	}
@@ -74,5 +78,6 @@ func finish(ctx context.Context, r Runner, t Task, h Handle) (Result, error) {
 	if gone := r.Remove(clean, h); gone != nil {
 		err = errors.Join(err, fmt.Errorf("removing task %q: %w", t.ID, gone))
 	}
+	failpoint.Hit(failpoint.TaskRemoved)
 	return res, err
 }

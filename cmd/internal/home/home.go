@@ -32,6 +32,7 @@ import (
 	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
@@ -68,9 +69,11 @@ const (
 type Options struct {
 	Worker  string // path of the worker program; "" = beside this program
 	Backend string // "docker", "gvisor", "process" or "" = the best that is there
-	Clock   func() time.Time
-	Logger  *slog.Logger
-	Wait    time.Duration // how long to wait for another process to finish
+	// Database is where metadata is kept if not in the lab's folder: a connection string or URL of PostgreSQL.
+	Database string
+	Clock    func() time.Time
+	Logger   *slog.Logger
+	Wait     time.Duration // how long to wait for another process to finish
 }
 
 // Home is an open lab.
@@ -85,14 +88,16 @@ type Home struct {
 	Log        *audit.Log
 	Registry   *registry.Registry
 	Custodians []*release.Custodian
+	Vaults     map[string]*vault.Client // of the custodians whose keys are in one
 
 	opts    Options
 	lock    *os.File
 	closers []io.Closer
 	stop    []func(context.Context) error
-	worker  *node.Worker
+	node    *node.Machine
 	records *db.DB
-	stores  []*store.Store // every folder of blobs: the control plane's and the custodians' mirrors
+	parties map[string]party // custodians' keys, by name
+	stores  []*store.Store   // every folder of blobs: the control plane's and the custodians' mirrors
 	keeper  *lab.Keeper
 }
 
@@ -102,13 +107,8 @@ func Open(ctx context.Context, dir string, opts Options) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	if opts.Clock == nil {
-		opts.Clock = time.Now
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.Default()
-	}
-	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts.withDefaults(),
+		Vaults: map[string]*vault.Client{}, parties: map[string]party{}}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (h *Home) open(ctx context.Context) error {
 		return err
 	}
 	h.stores = append(h.stores, h.Blobs)
-	if h.records, err = db.Open(ctx, h.path("plane", "lab.db")); err != nil {
+	if h.records, err = h.openRecords(ctx); err != nil {
 		return err
 	}
 	h.closers = append(h.closers, h.records)
@@ -163,14 +163,15 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.worker, err = node.New(node.Config{Program: h.opts.Worker, Backend: h.opts.Backend, Production: h.Production, Dir: h.Dir, State: h.path("plane"),
-		Unfinished: func(ctx context.Context) ([]sandbox.Job, error) { return h.Lab.Unfinished(ctx) }}); err != nil {
+	h.node, err = node.New(node.Config{Program: h.opts.Worker, Backend: h.opts.Backend, Production: h.Production, Dir: h.Dir, StateFile: h.path("plane", "node-check.json"),
+		Unfinished: func(ctx context.Context) ([]sandbox.Job, error) { return h.Lab.Unfinished(ctx) }})
+	if err != nil {
 		return err
 	}
-	h.closers = append(h.closers, h.worker)
+	h.closers = append(h.closers, h.node)
 	copies := mirror.New(h.Blobs, h.Blobs)
 	h.closers = append(h.closers, copies)
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.worker, Capacity: h.worker.Queue, Lab: labID, Node: nodeID,
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.node, Admission: h.node.Queue, Lab: labID, Node: nodeID,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
@@ -263,17 +264,17 @@ func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
 	return release.LogKeys(roster)
 }
 
+// Node is the machine that runs the lab's workers.
+func (h *Home) Node() *node.Machine { return h.node }
+
 // Isolation says what stands between a worker and the machine, and why nothing better does.
 func (h *Home) Isolation(ctx context.Context) (isolation, why string, err error) {
-	return h.worker.Isolation(ctx)
+	return h.node.Isolation(ctx)
 }
-
-// Node is the machine that runs the lab's workers.
-func (h *Home) Node() *node.Worker { return h.worker }
 
 // WorkerDigests names this lab's worker as each back end knows it.
 func (h *Home) WorkerDigests(ctx context.Context) ([]enclave.Digest, error) {
-	return h.worker.WorkerDigests(ctx)
+	return h.node.WorkerDigests(ctx)
 }
 
 // LogDir is the folder of the log, for audit.Fsck.

@@ -49,7 +49,7 @@ type plane struct {
 	blobs    *store.Store
 	records  *db.DB
 	log      *audit.Log
-	worker   *node.Worker
+	worker   *node.Machine
 	lab      *lab.Lab
 	watchers *server.Watchers
 	server   *server.Server
@@ -261,7 +261,7 @@ func (p *plane) openLab(ctx context.Context) error {
 		return err
 	}
 	if p.worker, err = node.New(node.Config{Program: p.cfg.Worker.Program, Backend: p.cfg.Worker.Isolation, Production: p.cfg.Production, Dir: p.cfg.State, Leave: true,
-		Unfinished: func(ctx context.Context) ([]sandbox.Job, error) { return p.lab.Unfinished(ctx) }}); err != nil {
+		StateFile: filepath.Join(p.cfg.State, node.StateName), Unfinished: func(ctx context.Context) ([]sandbox.Job, error) { return p.lab.Unfinished(ctx) }}); err != nil {
 		return err
 	}
 	p.atEnd(p.worker.Close)
@@ -271,7 +271,7 @@ func (p *plane) openLab(ctx context.Context) error {
 	if err := durable.MkdirAll(tmp, 0o700); err != nil {
 		return err
 	}
-	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Inputs: copies, Worker: p.worker, Capacity: p.worker.Queue, Lab: labKey, Node: nodeKey,
+	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Inputs: copies, Worker: p.worker, Admission: p.worker.Queue, Lab: labKey, Node: nodeKey,
 		RootKey: p.cfg.root, TempDir: tmp, Has: p.blobs.Has, Watch: p.watchers.Note, Clock: p.env.Clock, Logger: p.env.Logger})
 	if err != nil {
 		return err
