@@ -72,6 +72,10 @@ load: ## 200 clients, 2,000 small jobs, a table of how long they took; JOBS=n, C
 soak: ## 10,000 small jobs, with the heap and the goroutines after every thousand
 	@go run ./cmd/internal/load -jobs $(or $(JOBS),10000) -clients $(or $(CLIENTS),200) -soak
 
+.PHONY: battery
+battery: ## attack every kind of isolation that is here, line by line; WRITE=1 brings docs/ISOLATION.md up to date
+	@go run ./sandbox/runner/battery/report $(if $(WRITE),-write)
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $(FOLDERS)); if [ -n "$$unformatted" ]; then \

@@ -27,6 +27,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/home/hometest"
 	"yingzhou.dev/lab/examples"
 	"yingzhou.dev/lab/sandbox/audit"
+	"yingzhou.dev/lab/sandbox/runner/docker"
 	"yingzhou.dev/lab/sandbox/runner/process"
 )
 
@@ -64,7 +65,7 @@ func (b building) Run() int {
 	dir, err := os.MkdirTemp("", "labtest-")
 	if err == nil {
 		defer os.RemoveAll(dir)
-		err = hometest.Build(context.Background(), dir, "seal", "worker")
+		err = hometest.Build(context.Background(), dir, "seal", "worker", "sandbox/runner/battery/hostile")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -72,6 +73,7 @@ func (b building) Run() int {
 	}
 	os.Setenv(programs, dir)
 	os.Setenv("LAB_WORKER", filepath.Join(dir, "worker"))
+	os.Setenv("LAB_HOSTILE", filepath.Join(dir, "hostile"))
 	os.Setenv("PATH", dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	return b.m.Run()
 }
@@ -83,9 +85,21 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("LAB_WORKER", os.Getenv("LAB_WORKER"))
+			env.Setenv("LAB_HOSTILE", os.Getenv("LAB_HOSTILE"))
+			env.Setenv("HOSTILE", os.Getenv("LAB_HOSTILE"))
 			env.Setenv("LAB_DIR", filepath.Join(env.WorkDir, "lab"))
 			env.Setenv("SCHEMA", filepath.Join(env.WorkDir, ".health.json"))
 			return writeSchema(env.Getenv("SCHEMA"))
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "engine" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			r, err := docker.Open(context.Background(), docker.Config{Instance: "condition"})
+			if err != nil && os.Getenv("LAB_REQUIRE_ALL") == "1" {
+				return false, err
+			}
+			return err == nil && r.Close() == nil, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"given":   given,

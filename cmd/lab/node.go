@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -59,8 +61,8 @@ type checkLine struct {
 }
 
 func (a *app) nodeCheckCmd() *cobra.Command {
-	var hostile string
-	var all bool
+	var hostile, state string
+	var all, production bool
 	cmd := &cobra.Command{Use: "check", Short: "Attack this node's isolation as a hostile worker would, and say what held", Args: cobra.NoArgs,
 		Long: `check runs a program in the worker's place that tries to get out: through the network, files, devices, privileges,
 namespaces, the kernel, resources and side doors. It prints which protections are in force and what each attack came to.
@@ -69,10 +71,6 @@ A lab in production mode uses a node only if its last check was passed, with the
 The attacks are harmless to the machine and aim at nothing beyond it.`,
 		Example: "  lab node check\n  lab node check --isolation gvisor --all",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := a.embedded(cmd.Context())
-			if err != nil {
-				return err
-			}
 			path, err := machine.HostilePath(hostile)
 			if err != nil {
 				return err
@@ -80,11 +78,15 @@ The attacks are harmless to the machine and aim at nothing beyond it.`,
 			if _, err := os.Stat(path); err != nil {
 				return fmt.Errorf("attacker's program: %w (build it beside this program with `make build`, or name it with --hostile)", err)
 			}
-			report, checked, err := h.Node().Check(cmd.Context(), path, h.Now())
+			m, production, err := a.machine(cmd.Context(), state, production)
 			if err != nil {
 				return err
 			}
-			v := checkView{Checked: checked, Production: h.Production, Results: []checkLine{}}
+			report, checked, err := m.Check(cmd.Context(), path, a.clock())
+			if err != nil {
+				return err
+			}
+			v := checkView{Checked: checked, Production: production, Results: []checkLine{}}
 			for _, r := range report.Results {
 				v.Results = append(v.Results, checkLine{r.Probe.Name, string(r.Probe.Class), r.Probe.Tries, r.String()})
 			}
@@ -97,8 +99,26 @@ The attacks are harmless to the machine and aim at nothing beyond it.`,
 			return nil
 		}}
 	cmd.Flags().StringVar(&hostile, "hostile", os.Getenv("LAB_HOSTILE"), "attacker's program; default: beside this program (LAB_HOSTILE)")
+	cmd.Flags().StringVar(&state, "state", "", "state folder of a labd on this machine, instead of a lab's folder")
+	cmd.Flags().BoolVar(&production, "production", false, "with --state: judge as for production")
 	cmd.Flags().BoolVar(&all, "all", false, "print every attack, not only a count for each class")
 	return cmd
+}
+
+// machine is the node of the lab's folder or, with a state folder, the one on which a labd with that folder runs jobs.
+func (a *app) machine(ctx context.Context, state string, production bool) (*machine.Machine, bool, error) {
+	if state == "" {
+		h, err := a.embedded(ctx)
+		if err != nil {
+			return nil, false, err
+		}
+		return h.Node(), h.Production, nil
+	}
+	if info, err := os.Stat(state); err != nil || !info.IsDir() {
+		return nil, false, cli.Usage("--state %s: it is no folder: start labd once, or name its state folder", state)
+	}
+	m, err := machine.New(machine.Config{Program: a.worker, Backend: a.backend, Production: production, Dir: state, StateFile: filepath.Join(state, machine.StateName)})
+	return m, production, err
 }
 
 func (v checkView) text(w io.Writer, report *battery.Report, all bool) {

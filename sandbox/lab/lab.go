@@ -63,6 +63,9 @@ type Worker interface {
 // machine's container engine. The job is where it was, and Run takes it up again.
 var ErrInterrupted = errors.New("the worker was interrupted")
 
+// ErrLeft means that this process ends and leaves the worker running, with its inputs, for the next one to take up.
+var ErrLeft = errors.New("the worker was left running")
+
 // WorkerTask is one run.
 type WorkerTask struct {
 	Job     sandbox.JobID

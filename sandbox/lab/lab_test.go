@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -41,6 +42,7 @@ type world struct {
 
 	logDown   bool
 	worker    fakeWorker
+	queue     lab.Admission
 	gate      fakeGate
 	stage     error
 	have      bool // blobs have arrived
@@ -118,7 +120,7 @@ func (w *world) openStore() {
 	var err error
 	w.store, err = db.Open(w.t.Context(), filepath.Join(w.dir, "lab.db"))
 	w.check(err)
-	w.lab, err = lab.New(w.t.Context(), lab.Config{Store: w.store, Log: fakeLog{w.log, w}, Gate: &w.gate, Inputs: fakeInputs{w}, Worker: &w.worker,
+	w.lab, err = lab.New(w.t.Context(), lab.Config{Store: w.store, Log: fakeLog{w.log, w}, Gate: &w.gate, Inputs: fakeInputs{w}, Worker: &w.worker, Admission: w.queue,
 		Lab: signer{"lab", w.keys["lab"]}, Node: signer{"node", w.keys["node"]}, RootKey: w.keys["root"].Public().(ed25519.PublicKey),
 		TempDir: filepath.Join(w.dir, "tmp"), Has: func(enclave.Digest) bool { return w.have }, Clock: func() time.Time { return w.now }})
 	w.check(err)
@@ -158,6 +160,8 @@ type fakeWorker struct {
 	err    error
 	runs   int
 	last   lab.WorkerTask
+	before func() // called first
+	cut    bool   // the first answer is of an adopted worker and lacks its beginning
 }
 
 func (f *fakeWorker) Identify(context.Context) (enclave.Digest, error) { return f.digest, nil }
@@ -165,6 +169,9 @@ func (f *fakeWorker) Identify(context.Context) (enclave.Digest, error) { return 
 func (f *fakeWorker) Run(_ context.Context, t lab.WorkerTask, progress func(int64)) (lab.WorkerResult, error) {
 	f.runs++
 	f.last = t
+	if f.before != nil {
+		f.before()
+	}
 	if f.err != nil {
 		return lab.WorkerResult{}, f.err
 	}
@@ -184,6 +191,9 @@ func (f *fakeWorker) Run(_ context.Context, t lab.WorkerTask, progress func(int6
 	res := enclave.TaskResult{Plan: canon.DigestOf(task.Plan), Terms: int64(len(terms)), Output: canon.Sum([]byte("output"))}
 	if f.answer != nil {
 		f.answer(&res)
+	}
+	if f.cut && f.runs == 1 {
+		return lab.WorkerResult{Output: canon.MustMarshal(res)[10:], Adopted: true}, nil
 	}
 	return lab.WorkerResult{Output: canon.MustMarshal(res), Isolation: "fake", Started: f.w.now, Ended: f.w.now}, nil
 }
@@ -338,6 +348,119 @@ func TestJobIsTakenUpFromEveryState(t *testing.T) {
 				t.Errorf("%d input folders were left behind", len(left))
 			}
 		})
+	}
+}
+
+// fakeQueue has a job wait behind two others, and counts what is taken and given back.
+type fakeQueue struct {
+	need     lab.Need
+	err      error
+	held     int
+	released int
+}
+
+func (q *fakeQueue) Admit(_ context.Context, n lab.Need, ahead func(int)) (func(), error) {
+	q.need = n
+	if q.err != nil {
+		return nil, q.err
+	}
+	for _, jobs := range []int{2, 1, 0} {
+		ahead(jobs)
+	}
+	q.held++
+	return func() { q.released++ }, nil
+}
+
+func TestJobWaitsItsTurn(t *testing.T) {
+	w := ready(t)
+	q := &fakeQueue{}
+	w.queue = q
+	w.restart()
+	job, err := w.submit(query)
+	w.check(err)
+	var stages []string
+	if job, err = w.lab.Run(t.Context(), job.ID, func(j sandbox.Job) {
+		if j.State == sandbox.Planned && j.Stage != "" {
+			stages = append(stages, j.Stage)
+		}
+	}); err != nil || job.State != sandbox.Released {
+		t.Fatalf("job is %s, %v", job.State, err)
+	}
+	if want := []string{"waiting for a worker, 2 before it", "waiting for a worker, 1 before it"}; !slices.Equal(stages, want) {
+		t.Errorf("watchers saw %q", stages)
+	}
+	if q.need.Operator != job.Operator || q.need.Job != job.ID || q.need.CPUs <= 0 || q.need.MemoryMiB < 64 {
+		t.Errorf("asked for %+v", q.need)
+	}
+	if q.held != 1 || q.released != 1 {
+		t.Errorf("taken %d times, given back %d times", q.held, q.released)
+	}
+	if w.worker.last.Need != q.need {
+		t.Errorf("the worker was given %+v, admitted was %+v", w.worker.last.Need, q.need)
+	}
+}
+
+func TestJobTooLargeForTheNode(t *testing.T) {
+	w := ready(t)
+	w.queue = &fakeQueue{err: &lab.TooLargeError{Need: lab.Need{CPUs: 1, MemoryMiB: 3000}, CPUs: 2, MemoryMiB: 1024}}
+	w.restart()
+	job, err := w.submit(query)
+	w.check(err)
+	if job, err = w.lab.Run(t.Context(), job.ID, nil); err == nil || job.State != sandbox.Refused || !strings.Contains(job.Reason, "needs 1 processors and 3000 MiB") {
+		t.Errorf("job is %s for %q, %v", job.State, job.Reason, err)
+	}
+}
+
+// TestInterruptedWorker leaves the job where it was, and the next run drives it on.
+func TestInterruptedWorker(t *testing.T) {
+	w := ready(t)
+	job, err := w.submit(query)
+	w.check(err)
+	w.worker.err = fmt.Errorf("%w: the daemon was restarted", lab.ErrInterrupted)
+	if job, err = w.lab.Run(t.Context(), job.ID, nil); !errors.Is(err, lab.ErrInterrupted) || job.State != sandbox.Running {
+		t.Errorf("job is %s, %v", job.State, err)
+	}
+	w.worker.err = nil
+	if job, err = w.lab.Run(t.Context(), job.ID, nil); err != nil || job.State != sandbox.Released || job.Attempts != 2 {
+		t.Errorf("job is %s after %d attempts, %v", job.State, job.Attempts, err)
+	}
+}
+
+// TestLeftWorker keeps the inputs of a worker that goes on without this process, and no others.
+func TestLeftWorker(t *testing.T) {
+	w := ready(t)
+	for left, why := range map[bool]error{true: lab.ErrLeft, false: errors.New("stopped")} {
+		job, err := w.submit(query)
+		w.check(err)
+		ctx, cancel := context.WithCancel(t.Context())
+		w.worker.err, w.worker.before = fmt.Errorf("%w: the process ends", why), cancel
+		if job, err = w.lab.Run(ctx, job.ID, nil); !errors.Is(err, why) || job.State != sandbox.Running {
+			t.Errorf("job is %s, %v", job.State, err)
+		}
+		_, err = os.Stat(filepath.Join(w.dir, "tmp", string(job.ID), enclave.TaskName))
+		if (err == nil) != left {
+			t.Errorf("left %t: inputs: %v", left, err)
+		}
+		w.worker.err, w.worker.before = nil, nil
+		w.restart()
+		w.check(w.lab.Sweep(t.Context()))
+		if job, err = w.lab.Run(t.Context(), job.ID, nil); err != nil || job.State != sandbox.Released {
+			t.Errorf("taken up, job is %s, %v", job.State, err)
+		}
+		if names, err := os.ReadDir(filepath.Join(w.dir, "tmp")); err != nil || len(names) > 0 {
+			t.Errorf("left %v, %v", names, err)
+		}
+	}
+}
+
+// TestAdoptedAnswerThatIsCut has the worker answer again.
+func TestAdoptedAnswerThatIsCut(t *testing.T) {
+	w := ready(t)
+	job, err := w.submit(query)
+	w.check(err)
+	w.worker.cut = true
+	if job, err = w.lab.Run(t.Context(), job.ID, nil); err != nil || job.State != sandbox.Released || w.worker.runs != 2 {
+		t.Errorf("job is %s after %d workers, %v", job.State, w.worker.runs, err)
 	}
 }
 

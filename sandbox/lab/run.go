@@ -144,8 +144,9 @@ func (l *Lab) compute(ctx context.Context, job sandbox.Job, d *dossier, program 
 	if err != nil {
 		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
 	}
+	left := false
 	defer func() {
-		if ctx.Err() == nil { // else the worker may be running on, for the next process to take up
+		if !left {
 			_ = os.RemoveAll(dir)
 		}
 	}()
@@ -153,6 +154,7 @@ func (l *Lab) compute(ctx context.Context, job sandbox.Job, d *dossier, program 
 		l.report(ctx, &job, "computing on ciphertexts", percent, watch)
 	})
 	if err != nil {
+		left = errors.Is(err, ErrLeft)
 		return enclave.Signed{}, "", err
 	}
 	failpoint.Hit(failpoint.WorkerEnded)

@@ -26,13 +26,16 @@ import (
 
 // Config is what a node works with.
 type Config struct {
-	Program    string // path of the worker program
-	Backend    string // "docker", "gvisor", "process" or "" = the best there is, which is not gvisor: it is slow to start
-	DockerHost string // "unix:///path/of/socket"; "" = the usual one
-	Production bool   // refuse isolation for development, and a machine that has not passed Check
-	Lab        string // absolute folder of the lab, by which its tasks are told from other labs'
-	StateFile  string // where Check notes its result
-	Deadline   time.Duration
+	Program    string        // path of the worker program
+	Backend    string        // "docker", "gvisor", "process" or "" = the best there is, which is not gvisor: it is slow to start
+	DockerHost string        // "unix:///path/of/socket"; "" = the usual one
+	Production bool          // refuse isolation for development, and a machine that has not passed Check
+	Lab        string        // absolute folder of the lab, by which its tasks are told from other labs'
+	StateFile  string        // where Check notes its result
+	Deadline   time.Duration // longest that a job may take; 0 = runner.DefaultLimits
+	// Leave has workers go on when Run's context ends because the process does, if the back end can take them up again.
+	// Where the job was cancelled, or is another process's by now, they are killed all the same.
+	Leave bool
 	// Unfinished lists the jobs whose workers may be taken up. nil = none: what an earlier process left is removed.
 	Unfinished func(context.Context) ([]sandbox.Job, error)
 }
@@ -212,6 +215,8 @@ func (n *Node) Run(ctx context.Context, t lab.WorkerTask, progress func(percent 
 				}
 			}
 		}}
+	ctx, stop := n.life(ctx)
+	defer stop()
 	res, err := runner.Run(ctx, n.runner, task)
 	if err = failure(res, err, task.Limits, t.Need); err != nil {
 		return lab.WorkerResult{}, err
@@ -219,11 +224,29 @@ func (n *Node) Run(ctx context.Context, t lab.WorkerTask, progress func(percent 
 	return lab.WorkerResult{Output: res.Stdout, Isolation: res.Isolation.String(), Adopted: res.Adopted, Started: res.Started, Ended: res.Ended}, nil
 }
 
+// life is the context of a worker: it ends with ctx, but for a reason that says whether the worker goes on.
+func (n *Node) life(ctx context.Context) (context.Context, func()) {
+	if _, adopts := n.runner.(runner.Adopter); !n.cfg.Leave || !adopts {
+		return ctx, func() {}
+	}
+	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		cause := context.Cause(ctx)
+		if !errors.Is(cause, sandbox.ErrCancelled) && !errors.Is(cause, sandbox.ErrFenced) && !errors.Is(cause, context.DeadlineExceeded) {
+			cause = runner.ErrLeave
+		}
+		end(cause)
+	})
+	return life, func() { stop(); end(nil) }
+}
+
 // failure says in words for an operator why a worker has no answer.
 func failure(res runner.Result, err error, limits runner.Limits, need lab.Need) error {
 	switch {
 	case errors.Is(err, runner.ErrUnavailable):
 		return fmt.Errorf("%w: %w", lab.ErrInterrupted, err)
+	case errors.Is(err, runner.ErrLeave):
+		return fmt.Errorf("%w: %w", lab.ErrLeft, err)
 	case err != nil:
 		return err
 	case res.Killed == runner.Outside:

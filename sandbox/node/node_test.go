@@ -51,6 +51,43 @@ func TestFailure(t *testing.T) {
 	}
 }
 
+// adopter is a back end of which nothing is asked but whether it takes tasks up.
+type adopter struct{ runner.Runner }
+
+func (adopter) Adopt(context.Context, runner.Task) (runner.Handle, error) { return "", nil }
+
+// TestLife leaves workers running when their process ends, and no others.
+func TestLife(t *testing.T) {
+	other := errors.New("a signal came")
+	for _, row := range []struct {
+		name   string
+		leave  bool
+		runner runner.Runner
+		cause  error
+		want   error
+	}{
+		{"the process ends", true, adopter{}, context.Canceled, runner.ErrLeave},
+		{"by a signal", true, adopter{}, other, runner.ErrLeave},
+		{"the job was cancelled", true, adopter{}, sandbox.ErrCancelled, sandbox.ErrCancelled},
+		{"another process has the job", true, adopter{}, sandbox.ErrFenced, sandbox.ErrFenced},
+		{"nobody could take it up", true, struct{ runner.Runner }{}, other, other},
+		{"a command was interrupted", false, adopter{}, other, other},
+	} {
+		n := &Node{cfg: Config{Leave: row.leave}, runner: row.runner}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		life, stop := n.life(ctx)
+		cancel(row.cause)
+		<-life.Done()
+		if got := context.Cause(life); !errors.Is(got, row.want) {
+			t.Errorf("%s: %v, want %v", row.name, got, row.want)
+		}
+		stop()
+	}
+	if err := failure(runner.Result{}, runner.ErrLeave, runner.Limits{}, lab.Need{}); !errors.Is(err, lab.ErrLeft) || errors.Is(err, lab.ErrInterrupted) {
+		t.Error(err)
+	}
+}
+
 // TestUnchecked refuses a production node whose last check was not passed with what is in force now.
 func TestUnchecked(t *testing.T) {
 	now := runner.Isolation{Backend: "docker/runc", Protections: []string{"seccomp"}}

@@ -31,6 +31,8 @@ type Grouper interface {
 	StartGroup(ctx context.Context, g Group) ([]Handle, error)
 	// RemoveGroup removes a group's network, and with it what is left of the group's tasks, also after a crash.
 	RemoveGroup(ctx context.Context, id string) error
+	// Groups lists the groups that have a network, also those that an earlier process left.
+	Groups(ctx context.Context) (ids []string, err error)
 }
 
 // MaxMembers bounds a group.

@@ -36,12 +36,16 @@ func beside(named, name string) (string, error) {
 	return filepath.Join(filepath.Dir(self), name), nil
 }
 
+// StateName is the name of the file in which a labd's state folder keeps the result of its node's check.
+const StateName = "node-check.json"
+
 // Config says what to run and how.
 type Config struct {
 	Program    string // path of the worker program; "" = beside this program
 	Backend    string // "docker", "gvisor", "process" or "" = the best that is there
 	Production bool   // refuse isolation that is for development only, and a machine that has not passed its check
 	Dir        string // folder of the lab or service: tells its tasks from another's
+	Leave      bool   // workers go on when the process ends, for the next one to take up
 	StateFile  string // where the check notes its result
 	// Unfinished lists the jobs whose workers may be taken up after a restart.
 	Unfinished func(context.Context) ([]sandbox.Job, error)
@@ -66,7 +70,7 @@ func New(cfg Config) (*Machine, error) {
 	if m.program, err = WorkerPath(cfg.Program); err != nil {
 		return nil, err
 	}
-	m.Node, err = node.New(node.Config{Program: m.program, Backend: cfg.Backend, Production: cfg.Production, Lab: dir, StateFile: cfg.StateFile, Unfinished: cfg.Unfinished})
+	m.Node, err = node.New(node.Config{Program: m.program, Backend: cfg.Backend, Production: cfg.Production, Lab: dir, Leave: cfg.Leave, StateFile: cfg.StateFile, Unfinished: cfg.Unfinished})
 	if err != nil {
 		return nil, err
 	}

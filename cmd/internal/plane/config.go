@@ -60,8 +60,8 @@ type Database struct {
 // Worker says what runs jobs.
 type Worker struct {
 	Program   string `yaml:"program"`   // path of the worker program
-	Isolation string `yaml:"isolation"` // docker or process; default: the best there is
-	AtOnce    int    `yaml:"at_once"`   // jobs at a time; default: 2
+	Isolation string `yaml:"isolation"` // docker, gvisor or process; default: the best there is
+	AtOnce    int    `yaml:"at_once"`   // jobs driven at a time, most of which wait for the node or the custodians; default: 32
 }
 
 // Limits bound what one caller may ask for.
@@ -130,9 +130,9 @@ func (c *Config) Check(dir string) error {
 		seen[a.Name] = true
 	}
 	switch c.Worker.Isolation {
-	case "", "docker", "process":
+	case "", "docker", "gvisor", "process":
 	default:
-		fault("worker.isolation: %q is not docker or process", c.Worker.Isolation)
+		fault("worker.isolation: %q is not docker, gvisor or process", c.Worker.Isolation)
 	}
 	if c.Production && c.Worker.Isolation == "process" {
 		fault("worker.isolation: process is for development only, and this is production")
@@ -155,7 +155,7 @@ func (a Address) check(key string) error {
 }
 
 func (c *Config) defaults() {
-	set(&c.Worker.AtOnce, 2)
+	set(&c.Worker.AtOnce, 32)
 	set(&c.Limits.PerSecond, 50)
 	set(&c.Limits.Burst, 200)
 	set(&c.Limits.AtOnce, 64)

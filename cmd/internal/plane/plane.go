@@ -283,8 +283,8 @@ func (p *plane) openLab(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.worker, err = node.New(node.Config{Program: p.cfg.Worker.Program, Backend: p.cfg.Worker.Isolation, Production: p.cfg.Production, Dir: p.cfg.State,
-		StateFile: filepath.Join(p.cfg.State, "node-check.json"), Unfinished: func(ctx context.Context) ([]sandbox.Job, error) { return p.lab.Unfinished(ctx) }}); err != nil {
+	if p.worker, err = node.New(node.Config{Program: p.cfg.Worker.Program, Backend: p.cfg.Worker.Isolation, Production: p.cfg.Production, Dir: p.cfg.State, Leave: true,
+		StateFile: filepath.Join(p.cfg.State, node.StateName), Unfinished: func(ctx context.Context) ([]sandbox.Job, error) { return p.lab.Unfinished(ctx) }}); err != nil {
 		return err
 	}
 	p.atEnd(p.worker.Close)

@@ -113,6 +113,29 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
+// TestLeave has a process end that wants its worker to go on, and another take it up.
+func TestLeave(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a worker")
+	}
+	instance := fmt.Sprintf("leave-%d", os.Getpid())
+	first, second := open(t, docker.Config{Instance: instance}), open(t, docker.Config{Instance: instance})
+	s := runnertest.New(t, first)
+	if _, _, err := second.Prepare(t.Context(), s.Hostile, enclave.Digest{}); err != nil {
+		t.Fatal(err)
+	}
+	task := s.Task(t, "late", "3s")
+	ctx, end := context.WithCancelCause(t.Context())
+	task.Progress = func(string) { end(runner.ErrLeave) }
+	if _, err := runner.Run(ctx, first, task); !errors.Is(err, runner.ErrLeave) {
+		t.Fatalf("left with %v", err)
+	}
+	task.Progress = nil
+	if res, err := runner.Run(t.Context(), second, task); err != nil || !res.Adopted || string(res.Stdout) != "late answer" {
+		t.Errorf("%q, adopted %t, %v", res.Stdout, res.Adopted, err)
+	}
+}
+
 // TestAdoptKeepsTheDeadline takes up a worker that has less time left than its limits say.
 func TestAdoptKeepsTheDeadline(t *testing.T) {
 	if testing.Short() {

@@ -25,6 +25,9 @@ func TestBatteryGVisor(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the battery takes too long with -short")
 	}
+	if !batterytest.Full() {
+		t.Parallel() // on a daemon of its own
+	}
 	attack(t, gVisor(t), batterytest.Backend{Name: "docker/runsc", Brief: true, Held: []string{"processes", "threads"},
 		Lines: []string{"user", "hostname", "network", "root-readonly", "capabilities", "ipc", "memory", "cpus", "ulimit-nofile", "tmp-size", "input-readonly"},
 		Alone: map[string][]string{"memory": {"memory"}, "cpus": {"processors"}}})

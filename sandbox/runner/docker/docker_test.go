@@ -121,13 +121,8 @@ func TestUnavailable(t *testing.T) {
 	}
 }
 
-// BenchmarkRun measures a whole task whose worker ends at once.
+// BenchmarkRun measures a whole task whose worker ends at once, alone and with seven others beside it.
 func BenchmarkRun(b *testing.B) {
-	s := runnertest.New(b, open(b, docker.Config{}))
-	for b.Loop() {
-		task := s.Task(b, "exit", "0")
-		if res, err := runner.Run(b.Context(), s.Runner, task); err != nil || res.Exit != 0 {
-			b.Fatal(res.Exit, err)
-		}
-	}
+	b.Run("runc", func(b *testing.B) { runnertest.New(b, open(b, docker.Config{})).Overhead(b) })
+	b.Run("runsc", func(b *testing.B) { runnertest.New(b, open(b, gVisor(b))).Overhead(b) })
 }

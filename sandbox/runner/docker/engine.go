@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -338,4 +339,17 @@ func (e *engine) removeNetwork(ctx context.Context, name string) error {
 		return nil
 	}
 	return answer(ctx, err)
+}
+
+// networks are the values that a label has on the networks with another label.
+func (e *engine) networks(ctx context.Context, with, label string) ([]string, error) {
+	ctx, cancel := e.soon(ctx)
+	defer cancel()
+	found, err := e.api.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("label", with))})
+	values := []string{}
+	for _, n := range found {
+		values = append(values, n.Labels[label])
+	}
+	slices.Sort(values)
+	return values, answer(ctx, err)
 }

@@ -75,8 +75,8 @@ func (r *Runner) Everything(ctx context.Context) (containers, networks []string,
 	return containers, networks, errors.Join(err1, err2)
 }
 
-// Groups are the folders of a running container's control groups on this machine.
-func (r *Runner) Groups(ctx context.Context, h runner.Handle) []string {
+// ControlGroups are the folders of a running container's control groups on this machine.
+func (r *Runner) ControlGroups(ctx context.Context, h runner.Handle) []string {
 	in, err := r.eng.api.ContainerInspect(ctx, r.name(h))
 	if err != nil {
 		return nil

@@ -28,6 +28,7 @@ func TestDaemonStopped(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a daemon twice")
 	}
+	t.Parallel() // on a daemon of its own
 	d := dockertest.Start(t)
 	r := open(t, docker.Config{Host: d.Host})
 	s := runnertest.New(t, r)
@@ -62,6 +63,7 @@ func TestDaemonHangs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a daemon that hangs")
 	}
+	t.Parallel() // on a daemon of its own
 	d := dockertest.Start(t)
 	r := open(t, docker.Config{Host: d.Host})
 	s := runnertest.New(t, r)
@@ -95,6 +97,7 @@ func TestDiskFull(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a daemon")
 	}
+	t.Parallel() // on a daemon of its own
 	d := dockertest.Start(t)
 	r := open(t, docker.Config{Host: d.Host})
 	worker := runnertest.Hostile(t)
@@ -199,6 +202,7 @@ func TestNothingIsLeft(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a daemon")
 	}
+	t.Parallel() // on a daemon of its own
 	d := dockertest.Start(t)
 	r := open(t, docker.Config{Host: d.Host})
 	s := runnertest.New(t, r)
@@ -211,7 +215,7 @@ func TestNothingIsLeft(t *testing.T) {
 	run := func(name string, want func(runner.Result, error) bool, change func(*runner.Task), args ...string) {
 		task := s.Task(t, args...)
 		task.Limits.MemoryMiB = 64
-		task.Progress = func(string) { groups = append(groups, r.Groups(t.Context(), runner.Handle(task.ID))...) }
+		task.Progress = func(string) { groups = append(groups, r.ControlGroups(t.Context(), runner.Handle(task.ID))...) }
 		if change != nil {
 			change(&task)
 		}

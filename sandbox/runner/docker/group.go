@@ -82,6 +82,15 @@ func (r *Runner) RemoveGroup(ctx context.Context, id string) error {
 	return nil
 }
 
+// Groups implements runner.Grouper.
+func (r *Runner) Groups(ctx context.Context) ([]string, error) {
+	ids, err := r.eng.networks(ctx, labelInstance+"="+r.cfg.Instance, labelGroup)
+	if err != nil {
+		return nil, fmt.Errorf("listing groups: %w", err)
+	}
+	return ids, nil
+}
+
 // join puts a task into its group's network. What it may do beyond a task that is alone stands here.
 func (m *membership) join(c *container.Config, h *container.HostConfig) *network.NetworkingConfig {
 	c.NetworkDisabled, h.NetworkMode = false, container.NetworkMode(m.network)

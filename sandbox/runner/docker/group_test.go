@@ -290,3 +290,37 @@ func TestGroupRefused(t *testing.T) {
 		t.Errorf("its network is left: %v", err)
 	}
 }
+
+// TestGroupAfterCrash finds and removes a group that another process of the same lab left running.
+func TestGroupAfterCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts two containers")
+	}
+	r, _ := groups(t)
+	image, _, err := r.Prepare(t.Context(), runnertest.Hostile(t), enclave.Digest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := runner.Group{ID: "left"}
+	for _, name := range []string{"a", "b"} {
+		g.Members = append(g.Members, runner.Member{Name: name, Task: runner.Task{ID: "left-" + name, Image: image, Args: []string{"late", "1m"}, InputDir: runnertest.Inputs(t)}})
+	}
+	if _, err := r.StartGroup(t.Context(), g); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.StartGroup(t.Context(), g); !errors.Is(err, runner.ErrExists) {
+		t.Errorf("the same again: %v", err)
+	}
+	after, _ := groups(t)
+	if ids, err := after.Groups(t.Context()); err != nil || len(ids) != 1 || ids[0] != g.ID {
+		t.Fatalf("found %v, %v", ids, err)
+	}
+	if err := after.RemoveGroup(t.Context(), g.ID); err != nil {
+		t.Error(err)
+	}
+	ids, err1 := after.Groups(t.Context())
+	tasks, err2 := after.List(t.Context(), nil)
+	if len(ids)+len(tasks) > 0 || err1 != nil || err2 != nil {
+		t.Errorf("left %v, %v, %v, %v", ids, tasks, err1, err2)
+	}
+}

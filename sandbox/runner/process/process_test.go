@@ -233,13 +233,5 @@ func workers(t *testing.T, parent int) (pids []int) {
 	return pids
 }
 
-// BenchmarkRun measures a whole task whose worker ends at once.
-func BenchmarkRun(b *testing.B) {
-	s := runnertest.New(b, open(b))
-	for b.Loop() {
-		task := s.Task(b, "exit", "0")
-		if res, err := runner.Run(b.Context(), s.Runner, task); err != nil || res.Exit != 0 {
-			b.Fatal(res.Exit, err)
-		}
-	}
-}
+// BenchmarkRun measures a whole task whose worker ends at once, alone and with seven others beside it.
+func BenchmarkRun(b *testing.B) { runnertest.New(b, open(b)).Overhead(b) }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,7 +100,10 @@ func New(t testing.TB, o Options) *home.Home {
 func Build(ctx context.Context, dir string, commands ...string) error {
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-o", dir + string(filepath.Separator)}
 	for _, c := range commands {
-		args = append(args, "yingzhou.dev/lab/cmd/"+c)
+		if !strings.Contains(c, "/") {
+			c = "cmd/" + c
+		}
+		args = append(args, "yingzhou.dev/lab/"+c)
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

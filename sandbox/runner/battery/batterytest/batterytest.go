@@ -40,6 +40,7 @@ type Backend struct {
 type Matrix struct {
 	Backend   string                     `json:"backend"`
 	Isolation string                     `json:"isolation"`
+	Lines     []string                   `json:"lines"`
 	Hardened  map[string]battery.Outcome `json:"hardened"`
 	Escaped   []string                   `json:"escaped"` // of Hardened
 	Base      map[string]bool            `json:"base"`    // what works with no line
@@ -74,7 +75,7 @@ func Run(t *testing.T, hostile string, b Backend) {
 	}
 	all := func(string) bool { return true }
 	none := func(string) bool { return false }
-	m := Matrix{Backend: b.Name, Hardened: map[string]battery.Outcome{}, Removed: map[string][]string{}, Only: map[string][]string{}, Needed: map[string]string{}}
+	m := Matrix{Backend: b.Name, Lines: b.Lines, Hardened: map[string]battery.Outcome{}, Removed: map[string][]string{}, Only: map[string][]string{}, Needed: map[string]string{}}
 	hardened := attack(t, "hardened", all, true, true, nil)
 	m.Isolation = hardened.Isolation.String()
 	for _, r := range hardened.Results {

@@ -45,8 +45,7 @@ func exhaust(what string, args ...string) {
 		}
 	case "ignored-signals":
 		signal.Ignore()
-		for {
-		}
+		spin()
 	default:
 		os.Exit(64)
 	}
@@ -105,10 +104,7 @@ func processors() {
 	fmt.Fprintln(os.Stderr, "spinning")
 	stop := time.Now().Add(2 * time.Second)
 	for range 4 {
-		go func() {
-			for {
-			}
-		}()
+		go spin()
 	}
 	for time.Now().Before(stop) {
 		time.Sleep(50 * time.Millisecond)
@@ -126,5 +122,12 @@ func flood(w io.Writer) {
 		if _, err := w.Write(block); err != nil {
 			os.Exit(1)
 		}
+	}
+}
+
+// spin never ends.
+func spin() {
+	for n := 0; ; {
+		n++
 	}
 }

@@ -406,3 +406,32 @@ func (s *Suite) pinned(t *testing.T) {
 		t.Errorf("a changed worker is %s, %v", other, err)
 	}
 }
+
+// Overhead measures tasks whose worker ends at once, one at a time and eight at a time, per task.
+func (s *Suite) Overhead(b *testing.B) {
+	for _, parallel := range []int{1, 8} {
+		b.Run(fmt.Sprint(parallel), func(b *testing.B) {
+			b.ReportAllocs()
+			input := Inputs(b)
+			tasks := make(chan runner.Task, b.N)
+			for range b.N {
+				task := s.Task(b, "exit", "0")
+				task.InputDir = input
+				tasks <- task
+			}
+			close(tasks)
+			b.ResetTimer()
+			var group sync.WaitGroup
+			for range parallel {
+				group.Go(func() {
+					for task := range tasks {
+						if res, err := runner.Run(b.Context(), s.Runner, task); err != nil || res.Exit != 0 {
+							b.Errorf("exit %d, %v", res.Exit, err)
+						}
+					}
+				})
+			}
+			group.Wait()
+		})
+	}
+}
