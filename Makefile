@@ -17,11 +17,13 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## bin/lab, bin/seal, the daemons and bin/worker
+build: ## bin/lab, bin/seal, the daemons, bin/worker, and bin/hostile for `lab node check`
 	@mkdir -p bin
 	@$(SHIPPED) -o bin/ ./cmd/lab ./cmd/seal ./cmd/labd ./cmd/custodian ./cmd/witness
 	@# Approvals name the worker by the digest of its bytes: the same source gives the same file, wherever it is built.
 	@$(SHIPPED) -ldflags '-s -w -buildid=' -o bin/worker ./cmd/worker
+	@# It attacks a node on behalf of `lab node check` and is in no image that is approved.
+	@$(SHIPPED) -o bin/hostile ./sandbox/runner/battery/hostile
 
 .PHONY: demo
 demo: build ## the whole way once; JSON=1 prints a summary as JSON, ROWS=n sets the size of the generated table
@@ -57,6 +59,18 @@ fuzz: ## every fuzz target FUZZTIME (50000x) times
 .PHONY: bench
 bench: ## the table of measured figures beside plain Lattigo and plaintext DuckDB; SHORT=1 leaves out what takes minutes and disk
 	@go run ./internal/bench $(if $(SHORT),-short)
+
+.PHONY: faults
+faults: ## kill the lab after each durable step, and worse; ends with "faults: N passed, 0 failed"; QUICK=1 kills once at each
+	@go run ./cmd/internal/faults $(if $(QUICK),-quick)
+
+.PHONY: load
+load: ## 200 clients, 2,000 small jobs, a table of how long they took; JOBS=n, CLIENTS=n; LAB_DATABASE=postgres://… instead of SQLite
+	@go run ./cmd/internal/load -jobs $(or $(JOBS),2000) -clients $(or $(CLIENTS),200)
+
+.PHONY: soak
+soak: ## 10,000 small jobs, with the heap and the goroutines after every thousand
+	@go run ./cmd/internal/load -jobs $(or $(JOBS),10000) -clients $(or $(CLIENTS),200) -soak
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
