@@ -39,9 +39,11 @@ var may = []struct{ pkg, imports, why string }{
 		"an aggregator has its shares and its key, and asks whether a release is authorised"},
 	{"./enclave/program", "./enclave ./enclave/dp", "estimates are computed from noised numbers only"},
 	{"./enclave/program/reference", "./enclave ./enclave/program", "it computes answers in the clear, for owners and tests, with no noise to imitate"},
+	{"./enclave/mpc/shares", "./enclave ./enclave/mpc ./internal/canon", "it splits columns and opens shares under keys that it is given"},
+	{"./enclave/seal/identifier", "", "it brings identifiers into one form and knows no table"},
 	{"./enclave/seal/table", "", "it parses what agencies have, which may be hostile, and nothing else"},
-	{"./enclave/seal/schema", "./enclave ./enclave/seal/table ./operators ./internal/canon", "it describes a table and encodes its cells; it seals nothing"},
-	{"./enclave/seal", "./enclave ./enclave/he ./enclave/he/evaluator ./enclave/keys ./enclave/seal/schema ./enclave/seal/table ./enclave/store ./internal/canon ./operators",
+	{"./enclave/seal/schema", "./enclave ./enclave/seal/identifier ./enclave/seal/table ./operators ./internal/canon", "it describes a table and encodes its cells; it seals nothing"},
+	{"./enclave/seal", "./enclave ./enclave/he ./enclave/he/evaluator ./enclave/keys ./enclave/mpc ./enclave/mpc/shares ./enclave/seal/identifier ./enclave/seal/schema ./enclave/seal/table ./enclave/store ./internal/canon ./operators",
 		"it runs at the agency, before there is a job or a release"},
 	{"./enclave/release", "./enclave ./enclave/dp ./enclave/he ./enclave/he/evaluator ./enclave/keys ./enclave/program ./enclave/store ./internal/canon ./internal/durable ./operators",
 		"a custodian checks everything by itself and believes nothing that runs jobs"},
@@ -114,6 +116,8 @@ var behind = []struct {
 	{[]string{"./enclave/seal/table", "./enclave/seal/schema"},
 		[]string{"./enclave/seal/...", "./cmd/seal", "./cmd/lab", "./cmd/internal/...", "./examples/...", "./internal/e2e"},
 		"rows in the clear are read at their owner's and nowhere else"},
+	{[]string{"./enclave/seal/identifier"}, []string{"./enclave/seal/...", "./cmd/seal", "./cmd/lab", "./cmd/internal/...", "./examples/...", "./internal/e2e"},
+		"whoever can make pseudonyms can try out every identity number"},
 }
 
 // outside says which modules beside the standard library a package may import itself.
