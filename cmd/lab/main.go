@@ -87,7 +87,7 @@ people are in the folder.`,
 	f.StringVar(&a.worker, "worker", os.Getenv("LAB_WORKER"), "worker program; default: beside this program (LAB_WORKER)")
 	f.StringVar(&a.backend, "isolation", os.Getenv("LAB_ISOLATION"), "docker or process; default: the best there is (LAB_ISOLATION)")
 	f.DurationVar(&a.wait, "lock-wait", 30*time.Second, "how long to wait while another process uses the lab")
-	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.nodeCmd(), a.collectCmd(), a.demoCmd(), exitCodesCmd())
+	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.nodeCmd(), a.projectCmd(), a.collectCmd(), a.demoCmd(), exitCodesCmd())
 	cli.Strict(root)
 	return root
 }

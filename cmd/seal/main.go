@@ -19,6 +19,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/cli"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
@@ -39,6 +40,7 @@ type sealer struct {
 	out, errs io.Writer
 
 	dir, as, dataset, schema string
+	form, scenario           string
 	json                     bool
 	wait                     time.Duration
 	opts                     home.SealOptions
@@ -51,9 +53,14 @@ func (s *sealer) command() *cobra.Command {
 it under the dataset's key and publishes a signed manifest. Memory does not grow with the table. If any row is bad,
 nothing is published and the report lists the first bad rows by number.
 
+With --form shares the columns are split among three nodes instead, for joins with other agencies' datasets within one
+scenario; both seals the table in both forms. Pseudonyms of people are made with the project key that the agencies of a
+project share (lab project), which no node ever has.
+
 ` + cli.ExitCodes,
 		Example: `  seal water-2025.csv --dataset water --as lin.hua
-  seal water-2025.xlsx --dataset water --schema water.schema.json --as lin.hua`,
+  seal water-2025.xlsx --dataset water --schema water.schema.json --as lin.hua
+  seal residents.csv --dataset residents --form shares --project elderly --scenario elderly-care --as he.ping`,
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args[0]) },
 	}
@@ -62,6 +69,9 @@ nothing is published and the report lists the first bad rows by number.
 	f.StringVar(&s.as, "as", os.Getenv("LAB_AS"), "steward you act for (LAB_AS)")
 	f.StringVar(&s.dataset, "dataset", "", "registered dataset")
 	f.StringVar(&s.schema, "schema", "", "changed schema; default: that of the version before")
+	f.StringVar(&s.form, "form", "he", "he, shares or both")
+	f.StringVar(&s.opts.Project, "project", "", "project whose key makes pseudonyms, for shares")
+	f.StringVar(&s.scenario, "scenario", "", "scenario that the shares are for")
 	f.StringVar(&s.opts.Table.Encoding, "encoding", "", "utf-8 or gb18030; default: detected")
 	f.StringVar(&s.opts.Table.Sheet, "sheet", "", "worksheet of an xlsx file with several")
 	f.BoolVar(&s.json, "json", false, "print JSON")
@@ -86,6 +96,14 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 			return fmt.Errorf("%s: %w", s.schema, err)
 		}
 	}
+	forms, ok := map[string]seal.Forms{"he": seal.HE, "shares": seal.Split, "both": seal.HE | seal.Split}[s.form]
+	if !ok {
+		return cli.Usage("--form %q is not one of he, shares, both", s.form)
+	}
+	if split := forms&seal.Split != 0; split != (s.scenario != "") || split != (s.opts.Project != "") {
+		return cli.Usage("--project and --scenario belong to shares: give both with --form shares or both, and neither otherwise")
+	}
+	s.opts.Forms = forms
 	log := slog.New(slog.NewTextHandler(s.errs, &slog.HandlerOptions{Level: slog.LevelError}))
 	audit.RedirectTessera(log)
 	h, err := home.Open(ctx, s.dir, home.Options{Logger: log, Wait: s.wait})
@@ -93,6 +111,11 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.Close(context.WithoutCancel(ctx))) }()
+	if s.scenario != "" {
+		if s.opts.Scenario, _, err = h.Lab.Scenario(ctx, s.scenario); err != nil {
+			return err
+		}
+	}
 	steward, err := s.steward(ctx, h)
 	if err != nil {
 		return err

@@ -22,6 +22,9 @@ import (
 // SealOptions adjust a sealing.
 type SealOptions struct {
 	Schema   *schema.Schema // nil = the dataset's registered one
+	Forms    seal.Forms     // 0 = HE
+	Project  string         // form Split: whose project key makes the pseudonyms
+	Scenario enclave.Digest // form Split
 	Table    table.Options
 	Progress func(rows int64)
 }
@@ -70,11 +73,20 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 	if err != nil {
 		return nil, err
 	}
-	key, err := ownKey(dir, params, d)
-	if err != nil {
-		return nil, err
+	var key *he.SecretKey
+	if opts.Forms == 0 || opts.Forms&seal.HE != 0 {
+		if key, err = ownKey(dir, params, d); err != nil {
+			return nil, err
+		}
+		defer key.Erase()
 	}
-	defer key.Erase()
+	var sharing *seal.Sharing
+	if opts.Forms&seal.Split != 0 {
+		if sharing, err = h.sharing(ctx, dir, d, opts); err != nil {
+			return nil, err
+		}
+		defer clear(sharing.ProjectKey)
+	}
 	topts := opts.Table
 	topts.Keys = sc.Keys()
 	in, err := table.Open(path, topts)
@@ -82,7 +94,7 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 		return nil, err
 	}
 	defer in.Close()
-	cfg := seal.Config{Table: in, Schema: sc, Key: key, Params: params, Keyset: d.KeysetDigest, Blobs: h.Blobs, Workers: runtime.GOMAXPROCS(0), Progress: opts.Progress}
+	cfg := seal.Config{Table: in, Schema: sc, Key: key, Params: params, Keyset: d.KeysetDigest, Blobs: h.Blobs, Forms: opts.Forms, Shares: sharing, Workers: runtime.GOMAXPROCS(0), Progress: opts.Progress}
 	res, err := seal.Seal(ctx, cfg)
 	if err != nil {
 		if res != nil && res.Quality != nil {
