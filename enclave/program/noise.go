@@ -24,6 +24,10 @@ func scale(p *enclave.Plan, measure int) dp.Scale {
 	return dp.LaplaceScale(p.EntityRows, me.Delta, me.EpsilonMicro)
 }
 
+// JointPieces is what Keep and Tabulate take for pieces in a joint plan: noise of one and a half samples, whose margin is
+// that of two.
+const JointPieces = 2
+
 // StdDev is the standard deviation of the noise on each opened value of a measure, in encoded units: the sum of one
 // discrete Laplace sample per piece. With no pieces there is no noise, as in package reference.
 func StdDev(p *enclave.Plan, measure, pieces int) float64 {
@@ -45,6 +49,9 @@ func variance(p *enclave.Plan, measure, pieces int) *big.Float {
 	s := sinh(x)
 	s.Mul(s, s)
 	s.Mul(s, integer(2))
+	if p.Joint != nil { // three parts of which any two make a full sample: one and a half times its variance
+		return s.Quo(float().Quo(integer(3), integer(2)), s)
+	}
 	return s.Quo(integer(int64(pieces)), s)
 }
 

@@ -145,6 +145,11 @@ func (f *frame) formula(o enclave.Output) (formula, error) {
 			return fo, fmt.Errorf("%s needs the moment %q, which the plan does not open", o.Func, mo)
 		}
 	}
+	if o.Func == "QUANTILE" {
+		if _, ok := f.moments[enclave.QuantileMoment(o.Args[0], o.ParamMicro)]; !ok || fo.cols[0].Type != enclave.TypeNumber {
+			return fo, fmt.Errorf("QUANTILE of %q at %d·10⁻⁶ is not opened by the plan", o.Args[0], o.ParamMicro)
+		}
+	}
 	if o.Func == "PERCENTILE" {
 		if _, ok := f.bins[o.Args[0]]; !ok {
 			return fo, fmt.Errorf("PERCENTILE needs counts by the bins of %q, which the plan does not open", o.Args[0])

@@ -53,7 +53,7 @@ var may = []struct{ pkg, imports, why string }{
 	{"./sandbox/audit", "./enclave ./internal/canon ./internal/durable", "the log orders entries and does not judge them"},
 	{"./sandbox/db", "./enclave ./operators ./sandbox ./internal/canon", "it stores records and decides nothing"},
 	{"./sandbox/db/dbtest", "./enclave ./operators ./sandbox ./internal/canon", "a conformance suite knows the interface, not a back end"},
-	{"./sandbox/plan", "./enclave ./enclave/dp ./operators ./sandbox ./internal/canon", "every custodian plans again: no I/O and no state"},
+	{"./sandbox/plan", "./enclave ./enclave/dp ./enclave/mpc ./operators ./sandbox ./internal/canon", "every custodian plans again: no I/O and no state"},
 	{"./sandbox/runner", "./enclave ./internal/canon", "it runs a program and does not know what for"},
 	{"./sandbox/runner/...", "./enclave ./internal/canon ./sandbox/runner/...", "a back end knows tasks and digests, not jobs"},
 	{"./sandbox/lab", "./enclave ./operators ./sandbox ./sandbox/audit ./sandbox/plan ./internal/canon ./internal/durable",

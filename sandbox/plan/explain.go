@@ -118,6 +118,9 @@ func Explain(p *enclave.Plan, m *enclave.Manifest, ks *enclave.Keyset, g *operat
 	if p == nil || m == nil || ks == nil || g == nil {
 		return nil, errors.New("explaining plan: plan, manifest, keyset and grant are all required")
 	}
+	if p.Joint != nil {
+		return nil, errors.New("explaining plan: a joint plan is explained with all its sources: ExplainJoint")
+	}
 	cells, terms, err := p.Expand(m)
 	if err != nil {
 		return nil, fmt.Errorf("explaining plan: %w", err)
