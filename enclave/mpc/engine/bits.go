@@ -42,7 +42,7 @@ func xorWords(z, x, y []uint64) {
 // and is x ∧ y. One round.
 func (p *party) and(x, y share) share {
 	z := newShare(x.len())
-	p.ands(z, func(i, j int) []factors { return []factors{{x.slice(i, j), y.slice(i, j)}} })
+	p.ands(z, func(i, j int, and func(x, y share)) { and(x.slice(i, j), y.slice(i, j)) })
 	return z
 }
 
@@ -54,34 +54,25 @@ func (p *party) or(x, y share) share {
 	return z
 }
 
-// factors are operands of one length.
-type factors struct{ x, y share }
-
-// ands writes products to z, one after the other: of names the factors of part [i, j) of z, frame by frame. One round.
-func (p *party) ands(z share, of func(i, j int) []factors) {
+// ands writes products to z, one after the other: of passes on the factors of part [i, j) of z, frame by frame. One round.
+func (p *party) ands(z share, of func(i, j int, and func(x, y share))) {
 	p.begin()
 	prev, next := p.stream(&p.prev, 0), p.stream(&p.next, 0)
-	p.reshare(z, func(i, j int) {
-		at := i
-		for _, f := range of(i, j) {
-			n := f.x.len()
-			andKernel(z.a[at:at+n], f.x.a, f.x.b, f.y.a, f.y.b)
-			at += n
-		}
-		for ; i < j; i += chunk {
-			e := min(i+chunk, j)
-			prev.xor(z.a[i:e])
-			next.xor(z.a[i:e])
-		}
-	})
+	at := 0
+	and := func(x, y share) {
+		to := z.a[at : at+len(x.a)]
+		andKernel(to, x.a, x.b, y.a, y.b)
+		prev.xor(to)
+		next.xor(to)
+		at += len(to)
+	}
+	p.reshare(z, func(i, j int) { of(i, j, and) })
 	if p.transcript != nil {
-		for i := 0; i < z.len(); i += frame {
-			at := i
-			for _, f := range of(i, min(i+frame, z.len())) {
-				p.record(false, f.x, f.y, z.slice(at, at+f.x.len()))
-				at += f.x.len()
-			}
-		}
+		at := 0
+		of(0, z.len(), func(x, y share) {
+			p.record(false, x, y, z.slice(at, at+x.len()))
+			at += x.len()
+		})
 	}
 }
 

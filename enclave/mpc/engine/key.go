@@ -74,21 +74,22 @@ func pack(fields ...field) key {
 	for i := len(fields) - 1; i >= 0; i-- {
 		f := fields[i]
 		w, off := at/64, at%64
-		place(k.words[w].a, f.a, off)
-		place(k.words[w].b, f.b, off)
+		mask := ^uint64(0) >> (64 - f.bits) // components may be anything above
+		place(k.words[w].a, f.a, mask, off)
+		place(k.words[w].b, f.b, mask, off)
 		if off+f.bits > 64 {
-			place(k.words[w+1].a, f.a, off-64)
-			place(k.words[w+1].b, f.b, off-64)
+			place(k.words[w+1].a, f.a, mask, off-64)
+			place(k.words[w+1].b, f.b, mask, off-64)
 		}
 		at += f.bits
 	}
 	return k
 }
 
-// place shifts x left, right if negative, and adds it to z.
-func place(z, x []uint64, left int) {
+// place adds the masked x to z, shifted left, or right if negative.
+func place(z, x []uint64, mask uint64, left int) {
 	for i, v := range x {
-		if left >= 0 {
+		if v &= mask; left >= 0 {
 			z[i] |= v << left
 		} else {
 			z[i] |= v >> -left

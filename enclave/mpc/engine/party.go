@@ -54,6 +54,7 @@ type party struct {
 	rounds int64 // messages waited for, one after the other
 	words  int64 // sent to both peers
 	r0, r1 []uint64
+	spare  []share
 }
 
 // failure carries an error out of the protocols.

@@ -7,13 +7,34 @@ import "yingzhou.dev/lab/enclave/mpc/internal/bitslice"
 const blockRows = 8192
 
 // planes are bit planes of rows, block by block: in a block of w words a plane, plane b is words [b·w, (b+1)·w) of it.
+// A block may have room for more planes than are in use, so that they can be folded in place.
 type planes struct {
 	share
 	rows, count int // count planes, the lowest first
+	room        int
 }
 
-func newPlanes(rows, count int) planes {
-	return planes{newShare(wordsFor(rows) * count), rows, count}
+// planes are taken from what earlier comparisons left, as they are, and drop leaves them to later ones: a sort needs a
+// few tens of megabytes thirty times over.
+func (p *party) planes(rows, count int) planes {
+	n := wordsFor(rows) * count
+	for i, s := range p.spare {
+		if cap(s.a) >= n && cap(s.a) <= 4*n+chunk {
+			p.spare[i] = p.spare[len(p.spare)-1]
+			p.spare = p.spare[:len(p.spare)-1]
+			return planes{share{s.a[:n], s.b[:n]}, rows, count, count}
+		}
+	}
+	return planes{newShare(n), rows, count, count}
+}
+
+// spares bounds what is kept.
+const spares = 6
+
+func (p *party) drop(x planes) {
+	if len(p.spare) < spares {
+		p.spare = append(p.spare, share{x.a[:cap(x.a)], x.b[:cap(x.b)]})
+	}
 }
 
 // block is one block's part of the planes. w is the number of words of a plane.
@@ -24,19 +45,36 @@ func (x planes) blocks() int { return (x.rows + blockRows - 1) / blockRows }
 func (x planes) block(k int) block {
 	first := k * (blockRows / 64)
 	w := min(blockRows/64, wordsFor(x.rows)-first)
-	return block{first * x.count, w}
+	return block{first * x.room, w}
 }
 
 // plane is plane b of block k.
-func (x planes) plane(k, b int) share {
-	i := x.block(k)
-	return x.slice(i.at+b*i.w, i.at+(b+1)*i.w)
-}
+func (x planes) plane(k, b int) share { return x.run(k, b, b+1) }
 
 // run is planes b to c−1 of block k, which lie side by side.
 func (x planes) run(k, b, c int) share {
 	i := x.block(k)
 	return x.slice(i.at+b*i.w, i.at+c*i.w)
+}
+
+// packed is the only plane there is, as bits.
+func (x planes) packed() share {
+	out := newShare(wordsFor(x.rows))
+	for k := range x.blocks() {
+		at := k * (blockRows / 64)
+		copyShare(out.slice(at, at+x.block(k).w), x.plane(k, 0))
+	}
+	return out
+}
+
+func copyShare(dst, src share) {
+	copy(dst.a, src.a)
+	copy(dst.b, src.b)
+}
+
+func (s share) clear() {
+	clear(s.a)
+	clear(s.b)
 }
 
 // sliced fills dst, a block of count planes of w words, from that many words of rows; rows is at most 64·w.
@@ -50,33 +88,22 @@ func sliced(dst []uint64, w, count int, rows []uint64) {
 	}
 }
 
-// andBlocks writes products of planes to z, whose planes are as many in every block: pairs gives the factors of each
-// plane of block k. One round.
-func (p *party) andBlocks(z planes, pairs func(k, b int) factors) {
-	at := cursor{z: z}
-	p.ands(z.share, func(i, j int) []factors { return at.factors(i, j, pairs) })
-}
-
-// cursor walks through the planes of z and cuts them at the borders of frames.
-type cursor struct {
-	z   planes
-	buf []factors
-}
-
-func (c *cursor) factors(i, j int, pairs func(k, b int) factors) []factors {
-	c.buf = c.buf[:0]
-	per := blockRows / 64 * c.z.count // words of a full block
-	for i < j {
-		k := i / per
-		bl := c.z.block(k)
-		b := (i - bl.at) / bl.w
-		off := i - bl.at - b*bl.w
-		n := min(j-i, bl.w-off)
-		f := pairs(k, b)
-		c.buf = append(c.buf, factors{f.x.slice(off, off+n), f.y.slice(off, off+n)})
-		i += n
-	}
-	return c.buf
+// andBlocks writes products of planes to z, which has no more room than planes: pair gives the factors of plane b of block
+// k. It is asked for them in order, and what it gives may be overwritten when it is asked again. One round.
+func (p *party) andBlocks(z planes, pair func(k, b int) (x, y share)) {
+	per := blockRows / 64 * z.count // words of a full block
+	p.ands(z.share, func(i, j int, and func(x, y share)) {
+		for i < j { // frames may cut a plane
+			k := i / per
+			bl := z.block(k)
+			b := (i - bl.at) / bl.w
+			off := i - bl.at - b*bl.w
+			n := min(j-i, bl.w-off)
+			x, y := pair(k, b)
+			and(x.slice(off, off+n), y.slice(off, off+n))
+			i += n
+		}
+	})
 }
 
 // unsliced makes words of one component of planes.

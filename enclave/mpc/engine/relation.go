@@ -19,22 +19,21 @@ func (p *party) runs(s *sorted, of []field) share {
 	if n < 2 {
 		return out
 	}
-	differ := newPlanes(n-1, k.bits)
+	keys := p.planes(n-1, k.bits)
+	same := p.planes(n-1, k.bits-skip)
 	now, before := k.from(1), k.from(0)
 	other := newShare(blockRows / 64 * k.bits)
-	for b := range differ.blocks() {
-		w := differ.block(b).w
-		run := differ.run(b, 0, k.bits)
+	for b := range keys.blocks() {
+		w := keys.block(b).w
+		run, second := keys.run(b, 0, k.bits), other.slice(0, w*k.bits)
 		now(run, b, w)
-		before(other.slice(0, run.len()), b, w)
-		xorTo(run, run, other.slice(0, run.len()))
+		before(second, b, w)
+		xorTo(run, run, second)
+		copyShare(same.run(b, 0, same.count), keys.run(b, skip, k.bits))
 	}
-	equal := newPlanes(n-1, k.bits-skip)
-	for b := range differ.blocks() {
-		copyShare(equal.run(b, 0, equal.count), differ.run(b, skip, k.bits))
-	}
-	p.not(equal.share)
-	ones := p.numbers(p.all(equal), n-1)
+	p.drop(keys)
+	p.not(same.share)
+	ones := p.numbers(p.all(same), n-1)
 	copy(out.a[1:], ones.a)
 	copy(out.b[1:], ones.b)
 	return out

@@ -71,7 +71,7 @@ func (p *party) compared(k key, x, y []uint32) []uint64 {
 	out := make([]uint64, 0, wordsFor(len(x)))
 	for i := 0; i < len(x); i += batchRows {
 		j := min(i+batchRows, len(x))
-		lt := p.less(j-i, k.bits, k.at(x[i:j]), k.at(y[i:j]))
+		lt := p.less(j-i, k.bits, true, k.at(x[i:j]), k.at(y[i:j]))
 		p.clearTail(lt, j-i)
 		out = append(out, p.openWords(lt)...)
 	}
@@ -180,7 +180,13 @@ func (p *party) split(k key, order, next []uint32, segments []segment) []segment
 
 // descend compares every row of segments that are deeper than level with the pivot in the middle of the pivots left to it.
 func (p *party) descend(k key, order, place []uint32, segments []segment, level int) {
-	var x, y []uint32
+	total := 0
+	for _, s := range segments {
+		if level < s.depth {
+			total += s.hi - s.lo - s.pivots
+		}
+	}
+	x, y := make([]uint32, 0, total), make([]uint32, 0, total)
 	for _, s := range segments {
 		if level >= s.depth {
 			continue
