@@ -32,7 +32,6 @@ func (j *job) keyRelease(ctx context.Context, r mpc.KeyRelease) (out mpc.KeysOut
 	sums := 3 + len(r.Keys)
 	columns = j.apply(j.shuffle(n), columns, func(c int) bool { return c < 3 || c >= sums })
 	flags := lowBits(columns[0])
-	j.clearTail(flags, n)
 	chosen := j.chosen(j.openWords(flags), columns[1], columns[2], n, r.Limit)
 
 	for _, e := range chosen {

@@ -51,10 +51,11 @@ type party struct {
 	step       string // for errors
 	transcript Transcript
 
-	rounds int64 // messages waited for, one after the other
-	words  int64 // sent to both peers
-	r0, r1 []uint64
-	spare  []share
+	rounds   int64 // messages waited for, one after the other
+	words    int64 // sent to both peers
+	compares int64 // opened by sorts
+	r0, r1   []uint64
+	spare    []share
 }
 
 // failure carries an error out of the protocols.

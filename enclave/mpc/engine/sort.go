@@ -66,25 +66,17 @@ func (p *party) back(s *sorted, columns []share, additive func(c int) bool) []sh
 	return p.undo(s.shuffle, out, additive)
 }
 
-// compared opens whether the key of row x[i] is less than that of row y[i].
+// compared opens whether the key of row x[i] is less than that of row y[i]. Rows beyond the last, which fill a word, are
+// public zeros.
 func (p *party) compared(k key, x, y []uint32) []uint64 {
 	out := make([]uint64, 0, wordsFor(len(x)))
 	for i := 0; i < len(x); i += batchRows {
 		j := min(i+batchRows, len(x))
 		lt := p.less(j-i, k.bits, true, k.at(x[i:j]), k.at(y[i:j]))
-		p.clearTail(lt, j-i)
 		out = append(out, p.openWords(lt)...)
 	}
+	p.compares += int64(len(x))
 	return out
-}
-
-// clearTail zeroes the bits beyond the last row, which are not meant to be opened.
-func (p *party) clearTail(x share, rows int) {
-	if tail := rows % 64; tail != 0 {
-		mask := uint64(1)<<tail - 1
-		x.a[len(x.a)-1] &= mask
-		x.b[len(x.b)-1] &= mask
-	}
 }
 
 func bit(x []uint64, i int) bool { return x[i/64]>>(i%64)&1 == 1 }
