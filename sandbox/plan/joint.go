@@ -3,7 +3,6 @@ package plan
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -398,15 +397,12 @@ func Program(p *enclave.Plan) (*mpc.Program, error) {
 
 // noiseOf is a measure's noise: any two of the nodes' three parts make a full sample.
 func noiseOf(entityRows int64, m enclave.Measure) mpc.Noise {
-	if m.Delta > math.MaxInt64/max(1, entityRows) {
-		return mpc.Noise{} // Check refuses it
-	}
-	return mpc.Noise{Sensitivity: entityRows * m.Delta, EpsilonMicro: m.EpsilonMicro}
+	return mpc.Noise{Rows: entityRows, Delta: m.Delta, EpsilonMicro: m.EpsilonMicro}
 }
 
 // leastCount is the noised count from which a cell is shown, as program.Keep has it.
 func leastCount(p *enclave.Plan) (int64, bool) {
-	margin := dp.SuppressionMargin(dp.LaplaceScale(p.EntityRows, 1, p.Measures[0].EpsilonMicro), 2, p.MarginMilli)
+	margin := dp.NewLaplacePart(p.EntityRows, 1, p.Measures[0].EpsilonMicro).Margin(p.MarginMilli)
 	if !margin.IsInt64() || margin.Int64() > mpc.MaxBound/8 || p.MinCohort > canon.MaxInt/p.EntityRows {
 		return 0, false
 	}
