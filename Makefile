@@ -10,7 +10,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 50000x
 
 SHIPPED := CGO_ENABLED=0 go build -trimpath -buildvcs=false
-FOLDERS := cmd enclave examples internal operators sandbox
+FOLDERS := cmd deploy enclave examples internal operators sandbox
 
 .PHONY: help
 help: ## list the targets

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"yingzhou.dev/lab/cmd/internal/cli"
+	"yingzhou.dev/lab/cmd/internal/desk"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/release"
@@ -48,7 +49,7 @@ func (a *app) logCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, cp, err := h.Log.Checkpoint(cmd.Context())
+			_, cp, err := h.Checkpoint(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -57,7 +58,7 @@ func (a *app) logCmd() *cobra.Command {
 				enclave.Entry
 			}
 			all := []row{}
-			for rec, err := range h.Log.Entries(cmd.Context(), 0, cp.Size) {
+			for rec, err := range h.Entries(cmd.Context(), 0, cp.Size) {
 				if err != nil {
 					return err
 				}
@@ -109,14 +110,14 @@ func (a *app) receipt(ctx context.Context, id sandbox.JobID) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	job, err := h.Lab.Job(ctx, id)
+	job, err := h.Job(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("job %s: %w", id, err)
 	}
 	if job.Release.IsZero() {
 		return nil, cli.With(cli.NotFound, fmt.Errorf("job %s is %s: only a released job has a receipt", id, job.State))
 	}
-	b, err := h.Lab.Bundle(ctx, id)
+	b, err := h.Bundle(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +186,7 @@ given; otherwise it takes the root key, or the receipt itself, from the lab.`,
 				if err != nil {
 					return err
 				}
-				root = h.Root
+				root = h.RootKey()
 			}
 			v, err := verify(data, root)
 			if err != nil {
@@ -210,6 +211,9 @@ func (a *app) fsckCmd() *cobra.Command {
 		Long:    "fsck checks the log under its public keys alone. It works on a lab that is too damaged to open.",
 		Example: "  lab audit fsck --blobs",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.client != "" {
+				return desk.ErrEmbedded
+			}
 			e, err := home.Examine(cmd.Context(), a.dir, a.options(), blobs)
 			switch {
 			case errors.Is(err, audit.ErrDamaged), errors.Is(err, enclave.ErrBlob), errors.Is(err, enclave.ErrNotFound):

@@ -103,13 +103,17 @@ the list of reporters.`,
 			if err != nil {
 				return err
 			}
-			_, roster, err := a.home.Lab.Roster(ctx)
+			h, err := a.embedded(ctx)
+			if err != nil {
+				return err
+			}
+			_, roster, err := h.Roster(ctx)
 			if err != nil {
 				return err
 			}
 			p, _ := roster.Find(who) // person found it
 			c.Name, c.Operator, c.By = args[0], p.Body, who
-			if c.Scenario, _, err = a.home.Lab.Scenario(ctx, scenario); err != nil {
+			if c.Scenario, _, err = h.Scenario(ctx, scenario); err != nil {
 				return err
 			}
 			if c.EpsilonMicro, err = parseScaled(epsilon, 6); err != nil {
@@ -127,7 +131,7 @@ the list of reporters.`,
 					c.Aggregators = append(c.Aggregators, p.Name)
 				}
 			}
-			d, err := a.home.DefineCollection(ctx, c, data)
+			d, err := h.DefineCollection(ctx, c, data)
 			if err != nil {
 				return err
 			}
@@ -162,7 +166,11 @@ func (a *app) confirmCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.home.ConfirmCollection(cmd.Context(), args[0], who); err != nil {
+			h, err := a.embedded(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := h.ConfirmCollection(cmd.Context(), args[0], who); err != nil {
 				return err
 			}
 			fmt.Fprintf(a.out, "Confirmed collection %q. Reporters may report.\n", args[0])
@@ -178,7 +186,7 @@ for a vector one column per label), and appends one report each to a spool file:
 		Example: `  lab collect report winter values.csv --keys meters.keys -o winter.reports`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			h, err := a.open(ctx)
+			h, err := a.embedded(ctx)
 			if err != nil {
 				return err
 			}
@@ -306,20 +314,24 @@ it shows a batch that was released.`,
 			if _, err := a.person(ctx, operators.RoleAnalyst); err != nil {
 				return err
 			}
+			h, err := a.embedded(ctx)
+			if err != nil {
+				return err
+			}
 			if spool != "" {
 				in, err := os.Open(spool)
 				if err != nil {
 					return cli.With(cli.NotFound, err)
 				}
 				defer in.Close()
-				if err := a.home.ReleaseBatch(ctx, args[0], batch, in); err != nil {
+				if err := h.ReleaseBatch(ctx, args[0], batch, in); err != nil {
 					if errors.Is(err, prio3.ErrBatch) {
 						err = cli.With(cli.Refused, err)
 					}
 					return err
 				}
 			}
-			r, err := a.home.Batch(ctx, args[0], batch)
+			r, err := h.Batch(ctx, args[0], batch)
 			if err != nil {
 				return err
 			}
@@ -345,7 +357,7 @@ func writeBatch(w io.Writer, r *home.Released) {
 func (a *app) collectListCmd() *cobra.Command {
 	return &cobra.Command{Use: "list", Short: "List collections", Args: cobra.NoArgs, Example: "  lab collect list",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := a.open(cmd.Context())
+			h, err := a.embedded(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -99,7 +99,7 @@ func (a *app) datasetListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := h.Lab.Datasets(cmd.Context())
+			all, err := h.Datasets(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -141,7 +141,7 @@ func (a *app) datasetShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := h.Lab.Dataset(cmd.Context(), args[0])
+			d, err := h.Dataset(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

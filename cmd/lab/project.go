@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"yingzhou.dev/lab/cmd/internal/desk"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -19,7 +20,11 @@ can try out every identity number, so only agencies of the project may: never th
 			if err != nil {
 				return err
 			}
-			if err := a.home.NewProject(cmd.Context(), args[0], who); err != nil {
+			h, err := desk.Embedded(a.home)
+			if err != nil {
+				return err
+			}
+			if err := h.NewProject(cmd.Context(), args[0], who); err != nil {
 				return err
 			}
 			fmt.Fprintf(a.out, "Drew the key of project %q.\n", args[0])
@@ -33,7 +38,11 @@ can try out every identity number, so only agencies of the project may: never th
 			if err != nil {
 				return err
 			}
-			if err := a.home.GiveProject(cmd.Context(), args[0], who, to); err != nil {
+			h, err := desk.Embedded(a.home)
+			if err != nil {
+				return err
+			}
+			if err := h.GiveProject(cmd.Context(), args[0], who, to); err != nil {
 				return err
 			}
 			fmt.Fprintf(a.out, "Gave the key of project %q to %s.\n", args[0], to)

@@ -21,7 +21,7 @@ Nothing is opened to anyone and nothing is charged.`,
 			if err != nil {
 				return err
 			}
-			h, err := a.open(cmd.Context())
+			h, err := a.embedded(cmd.Context())
 			if err != nil {
 				return err
 			}

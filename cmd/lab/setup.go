@@ -39,12 +39,12 @@ every key.`,
 			if err := home.Create(cmd.Context(), dir, name, production, a.clock()); err != nil {
 				return err
 			}
-			a.dir = dir
-			h, err := a.open(cmd.Context())
+			a.dir, a.client = dir, ""
+			h, err := a.embedded(cmd.Context())
 			if err != nil {
 				return err
 			}
-			_, roster, err := h.Lab.Roster(cmd.Context())
+			_, roster, err := h.Roster(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -100,7 +100,7 @@ func (a *app) personCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, roster, err := h.Lab.Roster(cmd.Context())
+			_, roster, err := h.Roster(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -16,7 +16,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/cmd/internal/cli"
+	"yingzhou.dev/lab/cmd/internal/desk"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/seal"
@@ -40,10 +42,11 @@ type sealer struct {
 	out, errs io.Writer
 
 	dir, as, dataset, schema string
+	client, server           string
 	form, scenario           string
 	json                     bool
 	wait                     time.Duration
-	opts                     home.SealOptions
+	opts                     agency.SealOptions
 }
 
 func (s *sealer) command() *cobra.Command {
@@ -66,6 +69,8 @@ project share (lab project), which no node ever has.
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.dir, "lab", cli.Env("LAB_DIR", "lab"), "folder of the lab (LAB_DIR)")
+	f.StringVar(&s.client, "client", os.Getenv("LAB_CLIENT"), "your folder with client.yaml, for a lab that is a service (LAB_CLIENT)")
+	f.StringVar(&s.server, "server", os.Getenv("LAB_SERVER"), "address of that service, instead of the one in client.yaml (LAB_SERVER)")
 	f.StringVar(&s.as, "as", os.Getenv("LAB_AS"), "steward you act for (LAB_AS)")
 	f.StringVar(&s.dataset, "dataset", "", "registered dataset")
 	f.StringVar(&s.schema, "schema", "", "changed schema; default: that of the version before")
@@ -106,13 +111,13 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 	s.opts.Forms = forms
 	log := slog.New(slog.NewTextHandler(s.errs, &slog.HandlerOptions{Level: slog.LevelError}))
 	audit.RedirectTessera(log)
-	h, err := home.Open(ctx, s.dir, home.Options{Logger: log, Wait: s.wait})
+	h, err := desk.Open(ctx, desk.Options{Dir: s.dir, Client: s.client, Server: s.server, Home: home.Options{Logger: log, Wait: s.wait}})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.Close(context.WithoutCancel(ctx))) }()
 	if s.scenario != "" {
-		if s.opts.Scenario, _, err = h.Lab.Scenario(ctx, s.scenario); err != nil {
+		if s.opts.Scenario, _, err = h.Scenario(ctx, s.scenario); err != nil {
 			return err
 		}
 	}
@@ -120,8 +125,10 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := h.SweepBlobs(ctx); err != nil { // left by a sealing that was cut off
-		return err
+	if here, err := desk.Embedded(h); err == nil {
+		if _, err := here.SweepBlobs(ctx); err != nil { // left by a sealing that was cut off; a service sweeps its own
+			return err
+		}
 	}
 	start := time.Now()
 	sealed, err := h.SealTable(ctx, path, s.dataset, steward, s.opts)
@@ -132,7 +139,7 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 }
 
 // refused shows the steward what is wrong with the table. Rows have numbers in it, never values.
-func (s *sealer) refused(sealed *home.Sealed, err error) error {
+func (s *sealer) refused(sealed *agency.Sealed, err error) error {
 	if sealed == nil || sealed.Quality == nil || sealed.Quality.Rows == 0 {
 		return err
 	}
@@ -143,7 +150,7 @@ func (s *sealer) refused(sealed *home.Sealed, err error) error {
 	return err
 }
 
-func (s *sealer) report(sealed *home.Sealed, took time.Duration) error {
+func (s *sealer) report(sealed *agency.Sealed, took time.Duration) error {
 	m := sealed.Manifest
 	if s.json {
 		return cli.WriteJSON(s.out, struct {
@@ -163,15 +170,18 @@ func (s *sealer) report(sealed *home.Sealed, took time.Duration) error {
 }
 
 // steward resolves --as: given, or the only steward of the dataset's owner.
-func (s *sealer) steward(ctx context.Context, h *home.Home) (string, error) {
+func (s *sealer) steward(ctx context.Context, h desk.Lab) (string, error) {
+	if s.as == "" {
+		s.as = h.Acting()
+	}
 	if s.as != "" {
 		return s.as, nil
 	}
-	d, err := h.Lab.Dataset(ctx, s.dataset)
+	d, err := h.Dataset(ctx, s.dataset)
 	if err != nil {
 		return "", err
 	}
-	_, roster, err := h.Lab.Roster(ctx)
+	_, roster, err := h.Roster(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -15,17 +15,17 @@ import (
 	"yingzhou.dev/lab/enclave/store"
 )
 
-// Mirror is a node's copy of blobs taken from another store.
+// Mirror is a node's copy of blobs taken from elsewhere: another folder, or the control plane over the network.
 // Every blob is hashed on its way in, parsed, compared with its manifest and, for rows, expanded once.
 type Mirror struct {
 	own   *store.Store
-	from  *store.Store
+	from  store.Source
 	files *evaluator.Files
 }
 
-// New keeps copies in own of blobs taken from from. The two may be the same store: then nothing is copied, but
+// New keeps copies in own of blobs taken from a source. The two may be the same store: then nothing is copied, but
 // everything is still checked once.
-func New(own, from *store.Store) *Mirror {
+func New(own *store.Store, from store.Source) *Mirror {
 	return &Mirror{own: own, from: from, files: evaluator.NewFiles(func(d enclave.Digest, kind string) string {
 		if kind == evaluator.KindBlob {
 			return own.Path(d)
@@ -41,7 +41,7 @@ const checkedKind = "checked"
 func (m *Mirror) Fetch(ctx context.Context, keyset enclave.Digest, params string, layout *enclave.Layout, vectors []int) error {
 	for _, i := range vectors {
 		v := layout.Vectors[i]
-		if err := m.own.Copy(ctx, m.from, v.Blob); err != nil {
+		if err := m.own.Pull(ctx, m.from, v.Blob, v.Bytes); err != nil {
 			return fmt.Errorf("vector %q: %w", v.Name, err)
 		}
 		b, err := m.files.Blob(v.Blob)
@@ -62,7 +62,7 @@ func (m *Mirror) Fetch(ctx context.Context, keyset enclave.Digest, params string
 // and expand it.
 func (m *Mirror) ingest(ctx context.Context, b *evaluator.Blob, v enclave.Vector) error {
 	err := m.own.Derive(v.Blob, checkedKind, 1, func(w io.WriterAt) error {
-		if m.own == m.from {
+		if m.from == m.own {
 			if err := m.own.Verify(ctx, v.Blob); err != nil {
 				return err
 			}
@@ -132,7 +132,7 @@ func (m *Mirror) Damaged(ctx context.Context, blobs []enclave.Digest) []enclave.
 		drop := []error{m.files.Forget(d), m.own.DropDerived(d, evaluator.KindPanel), m.own.DropDerived(d, checkedKind)}
 		if err != nil {
 			bad = append(bad, d)
-			if m.own != m.from {
+			if m.from != m.own {
 				drop = append(drop, m.own.Delete(d))
 			}
 		}

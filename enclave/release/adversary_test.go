@@ -167,7 +167,8 @@ func TestCustodianRefusesAForkedLog(t *testing.T) {
 	b := w.job(cubeQuery, 2_000_000)
 	w.check(w.commit(b))
 	w.check(w.custodians["cust-a"].Close())
-	other := ready(t) // another history
+	w.check(os.Remove(filepath.Join(w.dir, "cust-a", "state", "log-entries"))) // its own copy of what it read
+	other := ready(t)                                                          // another history
 	w.openCustodianOn("cust-a", &mixedLog{Log: w.log, leaves: other.log})
 	w.connect()
 	w.wantRefusal(w.commit(b), release.ErrLogFork)

@@ -2,7 +2,6 @@ package release
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,9 +57,12 @@ func (c *Custodian) endorse(ctx context.Context, b *enclave.Bundle, r enclave.Re
 	if canon.DigestOf(r) != canon.DigestOf(mine) {
 		return canon.Signature{}, refuse(ErrRelease, "gate says %s, this custodian has %s", canon.DigestOf(r).Short(), canon.DigestOf(mine).Short())
 	}
-	entry, _, err := proof.Check(s.dossier.Keys)
+	entry, cp, err := proof.Check(s.dossier.Keys)
 	if err != nil || entry.Type != enclave.EntryRelease || entry.Subject != canon.DigestOf(r) {
-		return canon.Signature{}, refuse(ErrNotLogged, "release %s", canon.DigestOf(r).Short()).because(err)
+		return canon.Signature{}, refuse(ErrNotLogged, "release %s", canon.DigestOf(r).Short()).Because(err)
+	}
+	if err := c.follow.check(cp); err != nil {
+		return canon.Signature{}, refuse(ErrLogFork, "release %s is in another log", canon.DigestOf(r).Short()).Because(err)
 	}
 	if err := c.keepEvidence(Evidence{Release: canon.DigestOf(r), First: first, Second: second}); err != nil {
 		return canon.Signature{}, err
@@ -102,16 +104,16 @@ func (c *Custodian) Lead(ctx context.Context, b *enclave.Bundle, members []Membe
 		return nil, c.refusedLocked(ctx, b, err)
 	}
 	entry := enclave.Entry{Type: enclave.EntryRelease, Subject: canon.DigestOf(rel), By: c.Name(), Job: rel.Job, At: canon.At(c.cfg.Clock())}
-	proofs, err := c.cfg.Log.Append(ctx, entry)
+	proof, err := c.announceLocked(ctx, b, entry)
 	if err != nil {
-		return nil, fmt.Errorf("announcing the release in the log: %w", err)
+		return nil, err
 	}
 	signed := canon.Signed{Kind: enclave.KindRelease, Body: canon.MustMarshal(rel)}
 	sigs := make([]canon.Signature, len(active))
 	g, gctx := errgroup.WithContext(ctx)
 	for i, m := range active {
 		g.Go(func() (err error) {
-			sigs[i], err = m.Endorse(gctx, b, *rel, proofs[0], names, first, second)
+			sigs[i], err = m.Endorse(gctx, b, *rel, proof, names, first, second)
 			return err
 		})
 	}
@@ -123,7 +125,7 @@ func (c *Custodian) Lead(ctx context.Context, b *enclave.Bundle, members []Membe
 	if err != nil {
 		return nil, err
 	}
-	return &Outcome{Release: signed, Sealed: sealed, Proof: proofs[0]}, nil
+	return &Outcome{Release: signed, Sealed: sealed, Proof: proof}, nil
 }
 
 // second opens stage 2, where there is anything to open.
@@ -154,6 +156,19 @@ func (c *Custodian) outcomeLocked(ctx context.Context, s *session, active []stri
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.outcome(ctx, s, active, first, second)
+}
+
+func (c *Custodian) announceLocked(ctx context.Context, b *enclave.Bundle, entry enclave.Entry) (enclave.LogProof, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	proof, err := c.announce(ctx, entry)
+	if err == nil {
+		err = c.catchUp(ctx, b, proof)
+	}
+	if err != nil {
+		return proof, c.refused(ctx, b, err)
+	}
+	return proof, nil
 }
 
 func (c *Custodian) refusedLocked(ctx context.Context, b *enclave.Bundle, err error) error {
@@ -202,18 +217,6 @@ func (c *Custodian) gather(ctx context.Context, b *enclave.Bundle, members []Mem
 	return nil, &QuorumError{Have: len(active), Need: quorum, Causes: lost}
 }
 
-// QuorumError says that too few custodians took part, and what each of the others said.
-type QuorumError struct {
-	Have, Need int
-	Causes     []error
-}
-
-func (e *QuorumError) Error() string {
-	return fmt.Sprintf("%d custodians agree, %d are needed: %v", e.Have, e.Need, errors.Join(e.Causes...))
-}
-
-func (e *QuorumError) Unwrap() []error { return e.Causes }
-
 func (c *Custodian) quorum(b *enclave.Bundle) int {
 	var m enclave.Manifest
 	if b.Manifest.Open(enclave.KindManifest, &m) == nil {
@@ -224,9 +227,7 @@ func (c *Custodian) quorum(b *enclave.Bundle) int {
 			}
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.roster.Quorum
+	return c.Roster().Quorum
 }
 
 func shareAll(ctx context.Context, b *enclave.Bundle, active []Member, names []string, stage int, first []canon.Signed) ([]canon.Signed, error) {

@@ -89,7 +89,7 @@ func (c *Custodian) recheck(ctx context.Context, b *enclave.Bundle, e Evidence) 
 		return err
 	}
 	if err := c.follow.check(d.Checkpoint); err != nil {
-		return refuse(ErrLogFork, "proofs lead to another log").because(err)
+		return refuse(ErrLogFork, "proofs lead to another log").Because(err)
 	}
 	if _, known := c.ledger.charged(d.PlanDigest); !known { // it was away; the charge is in its peers' ledgers
 		if err := c.merge(ctx, rel.Custodians); err != nil {

@@ -138,3 +138,45 @@ func (l *Lab) Publish(ctx context.Context, s enclave.Signed) error {
 		return r.Publish(ctx, m.Dataset, m.Previous, s.Digest())
 	})
 }
+
+// NamedBlobs are the blobs that manifests name: all that a lab needs.
+func NamedBlobs(ctx context.Context, records sandbox.Records) (map[enclave.Digest]bool, error) {
+	manifests, err := records.Artefacts(ctx, enclave.KindManifest)
+	if err != nil {
+		return nil, err
+	}
+	named := map[enclave.Digest]bool{}
+	for _, s := range manifests {
+		var m enclave.Manifest
+		if err := s.Open(enclave.KindManifest, &m); err != nil {
+			return nil, err
+		}
+		for _, layout := range m.Layouts {
+			for _, v := range layout.Vectors {
+				named[v.Blob] = true
+			}
+		}
+	}
+	return named, nil
+}
+
+// SignedDataset returns what a dataset's owner signed: its keyset, and its current manifest or an envelope without kind.
+func (l *Lab) SignedDataset(ctx context.Context, name string) (keyset, manifest enclave.Signed, err error) {
+	d, err := l.cfg.Store.Dataset(ctx, name)
+	if err != nil {
+		return keyset, manifest, err
+	}
+	if keyset, _, err = l.keyset(ctx, d.Keyset); err != nil || d.Manifest.IsZero() {
+		return keyset, manifest, err
+	}
+	manifest, _, err = l.manifest(ctx, d.Manifest)
+	return keyset, manifest, err
+}
+
+// SignedRelease returns a released job's release as the custodians signed it.
+func (l *Lab) SignedRelease(ctx context.Context, job sandbox.Job) (enclave.Signed, error) {
+	if job.Release.IsZero() {
+		return enclave.Signed{}, fmt.Errorf("job %s is %s and has no release: %w", job.ID, job.State, sandbox.ErrNotFound)
+	}
+	return l.cfg.Store.Artefact(ctx, enclave.KindRelease, job.Release)
+}

@@ -14,6 +14,13 @@ import (
 	"yingzhou.dev/lab/sandbox"
 )
 
+// EndedError says that a job ended before, without a release.
+type EndedError struct{ Job sandbox.Job }
+
+func (e *EndedError) Error() string {
+	return fmt.Sprintf("job %s was %s: %s", e.Job.ID, e.Job.State, e.Job.Reason)
+}
+
 // Run drives a job from wherever it is to its end and reports every change through watch, which may be nil. It can be
 // called again after any crash. The error says why a job did not end in a release, also when the job had ended before.
 func (l *Lab) Run(ctx context.Context, id sandbox.JobID, watch func(sandbox.Job)) (sandbox.Job, error) {
@@ -40,7 +47,7 @@ func (l *Lab) Run(ctx context.Context, id sandbox.JobID, watch func(sandbox.Job)
 			job, err = l.open(ctx, job, watch)
 		default:
 			if job.State != sandbox.Released {
-				return job, fmt.Errorf("job %s was %s: %s", id, job.State, job.Reason)
+				return job, &EndedError{job}
 			}
 			return job, nil
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
@@ -15,6 +16,7 @@ import (
 
 // Request asks for a job.
 type Request struct {
+	ID           sandbox.JobID // drawn by whoever asks, so that asking again is no second job; "" = drawn here
 	Analyst      string
 	Scenario     enclave.Digest
 	Query        string
@@ -102,10 +104,18 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 		return sandbox.Job{}, fmt.Errorf("submitting a job: %w", operators.Deny(operators.Reason{Rule: operators.ErrNotMember, Subject: r.Analyst,
 			Text: fmt.Sprintf("%q is not an analyst of any operator", r.Analyst)}))
 	}
-	id := sandbox.NewJobID(l.cfg.Clock())
+	id := r.ID
+	if id == "" {
+		id = sandbox.NewJobID(l.cfg.Clock())
+	}
 	at := sandbox.Instant(l.cfg.Clock())
 	job := sandbox.Job{ID: id, Operator: analyst.Body, Analyst: r.Analyst, Scenario: r.Scenario, Query: r.Query, EpsilonMicro: r.EpsilonMicro,
 		State: sandbox.Queued, Created: at, Updated: at}
+	if r.ID != "" {
+		if have, err := l.again(ctx, job); err != nil || have.ID != "" {
+			return have, err
+		}
+	}
 	if err := l.cfg.Store.CreateJob(ctx, job); err != nil {
 		return job, err
 	}
@@ -146,6 +156,31 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 		return err
 	})
 	return after, err
+}
+
+// maxDrawn is how far the time in a job ID that somebody else drew may be from now: IDs sort by age.
+const maxDrawn = 10 * time.Minute
+
+// again finds the job that an earlier call with the same ID recorded. The zero Job means that there is none.
+func (l *Lab) again(ctx context.Context, job sandbox.Job) (sandbox.Job, error) {
+	if _, err := sandbox.ParseJobID(string(job.ID)); err != nil {
+		return sandbox.Job{}, fmt.Errorf("submitting a job: %w: %w", sandbox.ErrInvalid, err)
+	}
+	have, err := l.cfg.Store.Job(ctx, job.ID)
+	switch {
+	case errors.Is(err, sandbox.ErrNotFound):
+		if off := l.cfg.Clock().Sub(job.ID.Made()); off.Abs() > maxDrawn {
+			return sandbox.Job{}, fmt.Errorf("submitting a job: %w: ID %s was drawn %v from now: look at your clock", sandbox.ErrInvalid, job.ID, off.Round(time.Second))
+		}
+		return sandbox.Job{}, nil
+	case err != nil:
+		return sandbox.Job{}, err
+	case !have.SameRequest(job):
+		return sandbox.Job{}, fmt.Errorf("submitting a job: %w: %s is another job's ID", sandbox.ErrConflict, job.ID)
+	case have.State == sandbox.Queued:
+		return sandbox.Job{}, fmt.Errorf("submitting a job: %w: %s is being submitted", sandbox.ErrConflict, job.ID)
+	}
+	return have, nil
 }
 
 func (l *Lab) sign(kind string, v any) (enclave.Signed, error) { return signAs(l.cfg.Lab, kind, v) }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/cmd/internal/home/hometest"
 	"yingzhou.dev/lab/enclave"
@@ -117,7 +118,7 @@ func newWater(b *testing.B, rows int) *water {
 	_, err = h.RegisterDataset(ctx, sc, steward)
 	check(err)
 	start := time.Now()
-	sealed, err := h.SealTable(ctx, path, "water", steward, home.SealOptions{})
+	sealed, err := h.SealTable(ctx, path, "water", steward, agency.SealOptions{})
 	check(err)
 	w.sealed, w.bytes = time.Since(start), sealed.Bytes
 	w.scenario = w.approve(b)

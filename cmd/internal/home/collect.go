@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mpc/prio3"
@@ -68,10 +69,11 @@ func (h *Home) DefineCollection(ctx context.Context, c enclave.Collection, enrol
 // ConfirmCollection adds the signature of the owner of the data: that these are its reporters. The log has the
 // collection before anybody can report to it.
 func (h *Home) ConfirmCollection(ctx context.Context, name, steward string) error {
-	id, party, _, err := h.steward(ctx, steward)
+	a, err := h.agency(ctx, steward)
 	if err != nil {
 		return err
 	}
+	id, party := a.Steward()
 	signed, task, err := h.collection(ctx, name)
 	if err != nil {
 		return err
@@ -81,7 +83,7 @@ func (h *Home) ConfirmCollection(ctx context.Context, name, steward string) erro
 		return err
 	}
 	if d.Keyset.Owner != party.Body {
-		return fmt.Errorf("collection %q: dataset %q %w: it is of %s", name, task.Dataset, ErrNotYours, d.Keyset.Owner)
+		return fmt.Errorf("collection %q: dataset %q %w: it is of %s", name, task.Dataset, agency.ErrNotYours, d.Keyset.Owner)
 	}
 	if signed.Verify(steward, party.Key()) == nil {
 		return nil // confirmed before

@@ -14,6 +14,7 @@ import (
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/db"
+	"yingzhou.dev/lab/sandbox/lab"
 )
 
 // Examined is what Examine looked at.
@@ -56,7 +57,7 @@ func (h *Home) examine(ctx context.Context, blobs bool) (*Examined, error) {
 		return e, err
 	}
 	h.closers = append(h.closers, records)
-	named, err := namedBlobs(ctx, records)
+	named, err := lab.NamedBlobs(ctx, records)
 	if err != nil {
 		return e, err
 	}
@@ -84,24 +85,4 @@ func (h *Home) foundersLogKeys() (enclave.LogKeys, error) {
 		return enclave.LogKeys{}, fmt.Errorf("%s: %w", rosterFile, err)
 	}
 	return release.LogKeys(roster)
-}
-
-func namedBlobs(ctx context.Context, records *db.DB) (map[enclave.Digest]bool, error) {
-	manifests, err := records.Artefacts(ctx, enclave.KindManifest)
-	if err != nil {
-		return nil, err
-	}
-	named := map[enclave.Digest]bool{}
-	for _, s := range manifests {
-		var m enclave.Manifest
-		if err := s.Open(enclave.KindManifest, &m); err != nil {
-			return nil, err
-		}
-		for _, l := range m.Layouts {
-			for _, v := range l.Vectors {
-				named[v.Blob] = true
-			}
-		}
-	}
-	return named, nil
 }

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -44,9 +45,6 @@ var ErrNoLab = errors.New("no lab here")
 
 // ErrExists means that a folder holds a lab already.
 var ErrExists = errors.New("there is a lab already")
-
-// ErrNotYours means that somebody acts on what belongs to another body.
-var ErrNotYours = errors.New("belongs to another body")
 
 // ErrInUse means that another process has the lab open.
 var ErrInUse = errors.New("the lab is in use by another process")
@@ -92,6 +90,7 @@ type Home struct {
 	stop    []func(context.Context) error
 	worker  *worker
 	records *db.DB
+	keeper  *lab.Keeper
 }
 
 // Open opens a lab for this process alone.
@@ -177,16 +176,16 @@ func (h *Home) open(ctx context.Context) error {
 	if err := h.firstRoster(ctx); err != nil {
 		return err
 	}
-	h.Registry, err = registry.New(registry.Config{Store: statements{h}, Log: statements{h}.announce, RootKey: h.Root, Clock: h.opts.Clock,
+	if h.keeper, err = lab.NewKeeper(ctx, h.Lab, h.path("plane", "pending")); err != nil {
+		return fmt.Errorf("opening lab: %w", err)
+	}
+	h.Registry, err = registry.New(registry.Config{Store: h.keeper, Log: h.keeper.Announce, RootKey: h.Root, Clock: h.opts.Clock,
 		Roster: func(ctx context.Context) (operators.Signed, error) { s, _, err := h.Lab.Roster(ctx); return s, err },
 		Owners: func(ctx context.Context) (map[string]string, error) {
 			st, err := h.Lab.Statements(ctx)
 			return st.Owners, err
 		}})
 	if err != nil {
-		return err
-	}
-	if err := h.settle(ctx); err != nil {
 		return err
 	}
 	return h.openCustodians(ctx)
@@ -230,6 +229,25 @@ func (h *Home) Close(ctx context.Context) error {
 
 // Now is the lab's clock.
 func (h *Home) Now() time.Time { return h.opts.Clock() }
+
+// RootKey is the lab's root public key.
+func (h *Home) RootKey() ed25519.PublicKey { return h.Root }
+
+// Acting is nobody in particular: whoever has the folder can act for everybody in it.
+func (h *Home) Acting() string { return "" }
+
+// Book makes and reads statements.
+func (h *Home) Book() *registry.Registry { return h.Registry }
+
+// Checkpoint is the log's latest.
+func (h *Home) Checkpoint(ctx context.Context) (string, enclave.Checkpoint, error) {
+	return h.Log.Checkpoint(ctx)
+}
+
+// Entries yields the log's.
+func (h *Home) Entries(ctx context.Context, from, to int64) iter.Seq2[audit.Record, error] {
+	return h.Log.Entries(ctx, from, to)
+}
 
 // LogKeys are the public keys of the log and its witness.
 func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {

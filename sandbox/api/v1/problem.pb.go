@@ -96,6 +96,7 @@ type Problem struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          Problem_Kind           `protobuf:"varint,1,opt,name=kind,proto3,enum=lab.v1.Problem_Kind" json:"kind,omitempty"`
 	Reasons       []*Reason              `protobuf:"bytes,2,rep,name=reasons,proto3" json:"reasons,omitempty"` // all of them, in a fixed order
+	Job           string                 `protobuf:"bytes,3,opt,name=job,proto3" json:"job,omitempty"`         // that was refused, where one was recorded
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -142,6 +143,13 @@ func (x *Problem) GetReasons() []*Reason {
 		return x.Reasons
 	}
 	return nil
+}
+
+func (x *Problem) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
 }
 
 // Reason is one thing that stands in the way.
@@ -233,10 +241,11 @@ var File_sandbox_api_v1_problem_proto protoreflect.FileDescriptor
 
 const file_sandbox_api_v1_problem_proto_rawDesc = "" +
 	"\n" +
-	"\x1csandbox/api/v1/problem.proto\x12\x06lab.v1\"\xe5\x01\n" +
+	"\x1csandbox/api/v1/problem.proto\x12\x06lab.v1\"\xf7\x01\n" +
 	"\aProblem\x12(\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x14.lab.v1.Problem.KindR\x04kind\x12(\n" +
-	"\areasons\x18\x02 \x03(\v2\x0e.lab.v1.ReasonR\areasons\"\x85\x01\n" +
+	"\areasons\x18\x02 \x03(\v2\x0e.lab.v1.ReasonR\areasons\x12\x10\n" +
+	"\x03job\x18\x03 \x01(\tR\x03job\"\x85\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/examples"
@@ -179,7 +180,7 @@ func sealHealth(ctx context.Context, h *home.Home, o Options) error {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		return err
 	}
-	_, err = h.SealTable(ctx, path, Dataset, Steward, home.SealOptions{})
+	_, err = h.SealTable(ctx, path, Dataset, Steward, agency.SealOptions{})
 	return errors.Join(err, os.Remove(path))
 }
 

@@ -1,4 +1,4 @@
-package home
+package agency
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/seal/table"
 	"yingzhou.dev/lab/internal/canon"
-	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
 )
@@ -38,19 +37,15 @@ type Sealed struct {
 	Bytes    int64
 }
 
-// SealTable seals a file as the next version of a dataset. If anything is wrong with it, nothing changes; the report is
+// Seal seals a file as the next version of a dataset. If anything is wrong with it, nothing changes; the report is
 // returned along with the error when the table itself is at fault.
-func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opts SealOptions) (*Sealed, error) {
-	id, party, dir, err := h.steward(ctx, steward)
+func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOptions) (*Sealed, error) {
+	d, err := a.cfg.Lab.Dataset(ctx, dataset)
 	if err != nil {
 		return nil, err
 	}
-	d, err := h.Lab.Dataset(ctx, dataset)
-	if err != nil {
-		return nil, err
-	}
-	if d.Keyset.Owner != party.Body {
-		return nil, fmt.Errorf("dataset %q %w: it is of %s, and %s acts for %s", dataset, ErrNotYours, d.Keyset.Owner, steward, party.Body)
+	if d.Keyset.Owner != a.party.Body {
+		return nil, fmt.Errorf("dataset %q %w: it is of %s, and %s acts for %s", dataset, ErrNotYours, d.Keyset.Owner, a.party.Name, a.party.Body)
 	}
 	version := int64(1)
 	if d.Manifest != nil {
@@ -58,7 +53,7 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 	}
 	sc := opts.Schema
 	if sc == nil {
-		if sc, err = loadSchema(dir, dataset, version-1); err != nil {
+		if sc, err = a.loadSchema(dataset, version-1); err != nil {
 			return nil, err
 		}
 	}
@@ -75,14 +70,14 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 	}
 	var key *he.SecretKey
 	if opts.Forms == 0 || opts.Forms&seal.HE != 0 {
-		if key, err = ownKey(dir, params, d); err != nil {
+		if key, err = a.ownKey(params, d); err != nil {
 			return nil, err
 		}
 		defer key.Erase()
 	}
 	var sharing *seal.Sharing
 	if opts.Forms&seal.Split != 0 {
-		if sharing, err = h.sharing(ctx, dir, d, opts); err != nil {
+		if sharing, err = a.sharing(ctx, d, opts); err != nil {
 			return nil, err
 		}
 		defer clear(sharing.ProjectKey)
@@ -94,7 +89,7 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 		return nil, err
 	}
 	defer in.Close()
-	cfg := seal.Config{Table: in, Schema: sc, Key: key, Params: params, Keyset: d.KeysetDigest, Blobs: h.Blobs, Forms: opts.Forms, Shares: sharing, Workers: runtime.GOMAXPROCS(0), Progress: opts.Progress}
+	cfg := seal.Config{Table: in, Schema: sc, Key: key, Params: params, Keyset: d.KeysetDigest, Blobs: a.cfg.Blobs, Forms: opts.Forms, Shares: sharing, Workers: runtime.GOMAXPROCS(0), Progress: opts.Progress}
 	res, err := seal.Seal(ctx, cfg)
 	if err != nil {
 		if res != nil && res.Quality != nil {
@@ -102,10 +97,9 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 		}
 		return nil, fmt.Errorf("sealing %s as dataset %q: %w", filepath.Base(path), dataset, err)
 	}
-	m, digest, err := h.publish(ctx, id, party, dir, d, cfg, res, version)
+	m, digest, err := a.publish(ctx, d, cfg, res, version)
 	if err != nil {
-		_, serr := h.SweepBlobs(context.WithoutCancel(ctx)) // blobs without a manifest, also when the caller has gone
-		return nil, errors.Join(err, serr)
+		return nil, errors.Join(err, a.cfg.Sweep(context.WithoutCancel(ctx))) // blobs without a manifest, also when the caller has gone
 	}
 	out := &Sealed{Manifest: m, Digest: digest, Rows: res.Rows, Quality: res.Quality}
 	for _, l := range m.Layouts {
@@ -117,8 +111,8 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 }
 
 // ownKey reads a dataset's key from its owner's keyring.
-func ownKey(dir string, params *he.Params, d *lab.Dataset) (*he.SecretKey, error) {
-	ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
+func (a *Agency) ownKey(params *he.Params, d *lab.Dataset) (*he.SecretKey, error) {
+	ring, err := keys.OpenFile(filepath.Join(a.cfg.Dir, "keyring"))
 	if err != nil {
 		return nil, err
 	}
@@ -130,36 +124,25 @@ func ownKey(dir string, params *he.Params, d *lab.Dataset) (*he.SecretKey, error
 	return he.ParseSecretKey(params, secret)
 }
 
-// publish signs the manifest of a sealed table and hands it to the control plane.
-func (h *Home) publish(ctx context.Context, id *keys.Identity, party operators.Party, dir string, d *lab.Dataset, cfg seal.Config, res *seal.Result,
-	version int64) (*enclave.Manifest, enclave.Digest, error) {
-	signed, m, err := seal.Manifest(res, cfg, version, d.ManifestDigest, party.Body, cfg.Table.Format(), id, canon.At(h.Now()))
+// publish signs the manifest of a sealed table and hands it to the control plane, after its blobs.
+func (a *Agency) publish(ctx context.Context, d *lab.Dataset, cfg seal.Config, res *seal.Result, version int64) (*enclave.Manifest, enclave.Digest, error) {
+	signed, m, err := seal.Manifest(res, cfg, version, d.ManifestDigest, a.party.Body, cfg.Table.Format(), a.steward, canon.At(a.cfg.Clock()))
 	if err != nil {
 		return nil, enclave.Digest{}, err
 	}
-	if err := saveSchema(dir, cfg.Schema, version); err != nil {
+	if err := a.saveSchema(cfg.Schema, version); err != nil {
 		return nil, enclave.Digest{}, err
 	}
-	return m, signed.Digest(), h.Lab.Publish(ctx, signed)
-}
-
-// SweepBlobs removes blobs that no manifest names: what a crash between sealing and publishing left.
-func (h *Home) SweepBlobs(ctx context.Context) (removed int, err error) {
-	named, err := namedBlobs(ctx, h.records)
-	if err != nil {
-		return 0, err
-	}
-	all, err := h.Blobs.List()
-	if err != nil {
-		return 0, err
-	}
-	for _, d := range all {
-		if !named[d] {
-			if err := h.Blobs.Delete(d); err != nil {
-				return removed, err
+	if a.cfg.Send != nil {
+		var blobs []enclave.Digest
+		for _, l := range m.Layouts {
+			for _, v := range l.Vectors {
+				blobs = append(blobs, v.Blob)
 			}
-			removed++
+		}
+		if err := a.cfg.Send(ctx, blobs); err != nil {
+			return nil, enclave.Digest{}, err
 		}
 	}
-	return removed, nil
+	return m, signed.Digest(), a.cfg.Lab.Publish(ctx, signed)
 }
