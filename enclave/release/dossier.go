@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/mpc"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
 )
@@ -20,6 +21,15 @@ type Question struct {
 	EpsilonMicro   int64
 	Grant          *operators.Grant
 	GrantDigest    enclave.Digest
+	Keyset         *enclave.Keyset
+	KeysetDigest   enclave.Digest
+	Manifest       *enclave.Manifest
+	ManifestDigest enclave.Digest
+	Others         []Other // datasets of JOIN
+}
+
+// Other is one more dataset of a join.
+type Other struct {
 	Keyset         *enclave.Keyset
 	KeysetDigest   enclave.Digest
 	Manifest       *enclave.Manifest
@@ -40,6 +50,9 @@ type Dossier struct {
 
 	PlanDigest enclave.Digest
 	KeysetSum  enclave.Digest
+	Others     []Other           // of a join
+	Program    *mpc.Program      // of a joint plan; Layout is then nil
+	View       *enclave.Manifest // what Cells and Tabulate speak of: the manifest itself, or the view of a joint plan
 	Checkpoint enclave.Checkpoint // latest that a proof led to
 	CheckText  string
 	Keys       enclave.LogKeys
@@ -78,40 +91,58 @@ func (d *Dossier) roster(b *enclave.Bundle, root ed25519.PublicKey) *Refusal {
 	return nil
 }
 
-// data checks manifest and keyset: both signed by a steward of one and the same agency.
+// data checks manifests and keysets: both of each dataset signed by a steward of one and the same agency.
 func (d *Dossier) data(b *enclave.Bundle) *Refusal {
-	by, err := d.Roster.VerifyPast(b.Manifest, enclave.KindManifest, operators.RoleSteward)
+	first, r := d.dataset(b, b.Manifest)
+	if r != nil {
+		return r
+	}
+	d.Manifest, d.Keyset, d.KeysetSum, d.View = *first.Manifest, *first.Keyset, first.KeysetDigest, first.Manifest
+	for _, signed := range b.Manifests {
+		other, r := d.dataset(b, signed)
+		if r != nil {
+			return r
+		}
+		d.Others = append(d.Others, *other)
+	}
+	return nil
+}
+
+func (d *Dossier) dataset(b *enclave.Bundle, manifest canon.Signed) (*Other, *Refusal) {
+	out := &Other{Manifest: &enclave.Manifest{}, Keyset: &enclave.Keyset{}, ManifestDigest: manifest.Digest()}
+	by, err := d.Roster.VerifyPast(manifest, enclave.KindManifest, operators.RoleSteward)
 	if err != nil {
-		return refuse(ErrDossier, "manifest").Because(err)
+		return nil, refuse(ErrDossier, "manifest").Because(err)
 	}
-	if err := b.Manifest.Open(enclave.KindManifest, &d.Manifest); err != nil {
-		return refuse(ErrDossier, "manifest").Because(err)
+	if err := manifest.Open(enclave.KindManifest, out.Manifest); err != nil {
+		return nil, refuse(ErrDossier, "manifest").Because(err)
 	}
-	if by.Body != d.Manifest.Owner {
-		return refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", d.Manifest.Owner, by.Name, by.Body)
+	m, ks := out.Manifest, out.Keyset
+	if by.Body != m.Owner {
+		return nil, refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", m.Owner, by.Name, by.Body)
 	}
 	for _, signed := range b.Keysets {
-		if signed.Digest() != d.Manifest.Keyset {
+		if signed.Digest() != m.Keyset {
 			continue
 		}
 		by, err := d.Roster.VerifyPast(signed, enclave.KindKeyset, operators.RoleSteward)
 		if err != nil {
-			return refuse(ErrDossier, "keyset").Because(err)
+			return nil, refuse(ErrDossier, "keyset").Because(err)
 		}
-		if err := signed.Open(enclave.KindKeyset, &d.Keyset); err != nil {
-			return refuse(ErrDossier, "keyset").Because(err)
+		if err := signed.Open(enclave.KindKeyset, ks); err != nil {
+			return nil, refuse(ErrDossier, "keyset").Because(err)
 		}
-		if by.Body != d.Keyset.Owner || d.Keyset.Owner != d.Manifest.Owner || d.Keyset.Dataset != d.Manifest.Dataset {
-			return refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q signed for dataset %q of %q", d.Manifest.Dataset,
-				d.Manifest.Owner, d.Manifest.Keyset.Short(), by.Name, d.Keyset.Dataset, d.Keyset.Owner)
+		if by.Body != ks.Owner || ks.Owner != m.Owner || ks.Dataset != m.Dataset {
+			return nil, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q signed for dataset %q of %q", m.Dataset,
+				m.Owner, m.Keyset.Short(), by.Name, ks.Dataset, ks.Owner)
 		}
-		if err := d.Keyset.Validate(); err != nil {
-			return refuse(ErrForeignKeyset, "keyset").Because(err)
+		if err := ks.Validate(); err != nil {
+			return nil, refuse(ErrForeignKeyset, "keyset").Because(err)
 		}
-		d.KeysetSum = signed.Digest()
-		return nil
+		out.KeysetDigest = signed.Digest()
+		return out, nil
 	}
-	return refuse(ErrDossier, "keyset %s of the manifest is not in the dossier", d.Manifest.Keyset)
+	return nil, refuse(ErrDossier, "keyset %s of the manifest is not in the dossier", m.Keyset)
 }
 
 // owners maps every dataset of the scenario to the agency that signed its keyset.
@@ -167,12 +198,15 @@ func (d *Dossier) plan(b *enclave.Bundle, build BuildFunc) *Refusal {
 		return refuse(ErrDossier, "plan").Because(err)
 	}
 	again, err := build(Question{Query: d.Plan.Query, EpsilonMicro: d.Plan.AskedMicro, Grant: &d.Grant, GrantDigest: b.Grant.Digest(),
-		Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Manifest: &d.Manifest, ManifestDigest: b.Manifest.Digest()})
+		Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Manifest: &d.Manifest, ManifestDigest: b.Manifest.Digest(), Others: d.Others})
 	if err != nil {
 		return refuse(ErrPlanMismatch, "query is refused here").Because(err)
 	}
 	if sum := canon.DigestOf(again); sum != d.PlanDigest {
 		return refuse(ErrPlanMismatch, "plan %s, rebuilt %s", d.PlanDigest.Short(), sum.Short())
+	}
+	if d.Plan.Joint != nil {
+		return d.joint()
 	}
 	if d.Layout, _ = d.Manifest.Layout(d.Plan.Layout); d.Layout == nil {
 		return refuse(ErrPlanMismatch, "manifest has no layout %q", d.Plan.Layout)
@@ -190,7 +224,12 @@ func (d *Dossier) receipt(b *enclave.Bundle) *Refusal {
 	if err := b.Receipt.Open(enclave.KindReceipt, &d.Receipt); err != nil {
 		return refuse(ErrReceipt, "content").Because(err)
 	}
-	inputs, _ := d.Layout.Inputs(d.Terms)
+	var inputs []enclave.Digest
+	if d.Program != nil {
+		inputs = d.jointInputs()
+	} else {
+		inputs, _ = d.Layout.Inputs(d.Terms)
+	}
 	switch {
 	case d.Receipt.Plan != d.PlanDigest:
 		return refuse(ErrReceipt, "it is for plan %s, not %s", d.Receipt.Plan.Short(), d.PlanDigest.Short())
@@ -213,6 +252,9 @@ func (d *Dossier) logged(b *enclave.Bundle) *Refusal {
 	need := map[enclave.Digest]string{
 		b.Roster.Digest(): enclave.EntryRoster, b.Manifest.Digest(): enclave.EntryManifest,
 		d.PlanDigest: enclave.EntryPlan, b.Receipt.Digest(): enclave.EntryReceipt,
+	}
+	for _, s := range b.Manifests {
+		need[s.Digest()] = enclave.EntryManifest
 	}
 	for _, s := range b.Keysets {
 		need[s.Digest()] = enclave.EntryKeyset
