@@ -21,7 +21,7 @@ build: ## bin/lab, bin/seal and bin/worker
 	@mkdir -p bin
 	@$(SHIPPED) -o bin/ ./cmd/lab ./cmd/seal
 	@# Approvals name the worker by the digest of its bytes: the same source gives the same file, wherever it is built.
-	@$(SHIPPED) -ldflags '-s -w -buildid=' -o bin/worker ./cmd/worker
+	@$(SHIPPED) -ldflags '-s -w -buildid=' -o bin/ ./cmd/worker ./cmd/node
 
 .PHONY: demo
 demo: build ## the whole way once; JSON=1 prints a summary as JSON, ROWS=n sets the size of the generated table
@@ -56,6 +56,10 @@ lint: ## gofmt, go vet, staticcheck
 	  echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go run $(STATICCHECK) ./...
+
+.PHONY: care
+care: build ## three agencies' tables matched by three nodes: a join, a range and quantiles in one job; PEOPLE=n sets the size
+	@bin/lab demo care $(if $(JSON),--json) $(if $(PEOPLE),--people $(PEOPLE))
 
 .PHONY: collect
 collect: ## 100,000 reports of untrusted senders, one in a hundred bad: exactly the good ones count (some minutes)

@@ -54,12 +54,12 @@ type Config struct {
 	Roster  canon.Signed      // roster to start with; a dossier may bring a later one
 	Log     Log
 	Build   BuildFunc
-	Workers int              // goroutines for execution; 0 = 1
-	Node    Node             // this body's compute node; nil = joint plans are refused
+	Workers int  // goroutines for execution; 0 = 1
+	Node    Node // this body's compute node; nil = joint plans are refused
 	// Open decrypts what was encrypted to this custodian, such as keys of components; needed with Node.
-	Open func(info, sealed []byte) ([]byte, error)
-	Clock   func() time.Time // nil = time.Now
-	Logger  *slog.Logger     // nil = slog.Default
+	Open   func(info, sealed []byte) ([]byte, error)
+	Clock  func() time.Time // nil = time.Now
+	Logger *slog.Logger     // nil = slog.Default
 }
 
 // Custodian holds pieces of keysets and decides alone about each opening.

@@ -50,9 +50,9 @@ type Dossier struct {
 
 	PlanDigest enclave.Digest
 	KeysetSum  enclave.Digest
-	Others     []Other           // of a join
-	Program    *mpc.Program      // of a joint plan; Layout is then nil
-	View       *enclave.Manifest // what Cells and Tabulate speak of: the manifest itself, or the view of a joint plan
+	Others     []Other            // of a join
+	Program    *mpc.Program       // of a joint plan; Layout is then nil
+	View       *enclave.Manifest  // what Cells and Tabulate speak of: the manifest itself, or the view of a joint plan
 	Checkpoint enclave.Checkpoint // latest that a proof led to
 	CheckText  string
 	Keys       enclave.LogKeys
@@ -237,6 +237,8 @@ func (d *Dossier) receipt(b *enclave.Bundle) *Refusal {
 		return refuse(ErrReceipt, "worker %s was not approved for the scenario; approved are %v", d.Receipt.Worker, d.Grant.Workers)
 	case d.Receipt.Terms != int64(len(d.Terms)):
 		return refuse(ErrReceipt, "it has %d terms, the plan %d", d.Receipt.Terms, len(d.Terms))
+	case d.Program != nil && d.Receipt.Output != canon.Sum(d.Plan.Joint.Program):
+		return refuse(ErrReceipt, "it announces another program than the plan's")
 	case !slices.Equal(d.Receipt.Inputs, inputs):
 		return refuse(ErrReceipt, "its inputs are not the plan's")
 	}

@@ -80,6 +80,7 @@ var may = []struct{ pkg, imports, why string }{
 		"it verifies and signs nothing that needs a key of the lab's; what opens results is its caller's"},
 
 	{"./cmd/worker", "./enclave ./enclave/he/evaluator ./enclave/store ./internal/canon", "what runs in a job's container is only what it needs"},
+	{"./cmd/node", "./cmd/internal/nodejob ./enclave ./enclave/mpc ./enclave/mpc/engine ./enclave/mpc/link ./enclave/mpc/shares", "a compute node has its shares and its peers, and no custodian's key"},
 	{"./cmd/lab", anything, "wiring"},
 	{"./cmd/seal", anything, "wiring"},
 	{"./cmd/internal/...", anything, "wiring"},
@@ -107,6 +108,8 @@ var never = []struct {
 		[]string{"net", "net/http/...", "google.golang.org/grpc/...", "github.com/hashicorp/vault/...", "github.com/jackc/pgx/...",
 			"./enclave/keys/...", "github.com/tuneinsight/lattigo/...", "crypto/hpke"},
 		"a worker has nobody to talk to and nothing to decrypt with"},
+	{[]string{"./cmd/node"}, []string{"./enclave/keys/...", "./enclave/release/...", "./enclave/seal/...", "github.com/tuneinsight/lattigo/...", "database/sql"},
+		"a node computes on shares: it cannot sign, seal or open anything else"},
 	{[]string{"./operators/..."},
 		[]string{"net", "os/exec", "database/sql"},
 		"anyone must be able to apply the rules again, anywhere, with the same answer"},

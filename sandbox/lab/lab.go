@@ -73,18 +73,20 @@ type Signer interface {
 
 // Config is what the control plane works with. All fields but Clock and Logger are required.
 type Config struct {
-	Store   sandbox.Store
-	Log     Log
-	Gate    Gate
-	Inputs  Inputs
-	Worker  Worker
-	Lab     Signer            // RoleLab: grants
-	Node    Signer            // RoleNode: receipts
-	RootKey ed25519.PublicKey // the lab's root key
-	TempDir string            // for workers' input folders, on the blob store's file system
-	Has     func(blob enclave.Digest) bool
-	Clock   func() time.Time
-	Logger  *slog.Logger
+	Store  sandbox.Store
+	Log    Log
+	Gate   Gate
+	Inputs Inputs
+	Worker Worker
+	// NodeProgram names the program of the compute nodes and what isolates it, for receipts of joint plans; nil = none.
+	NodeProgram func(ctx context.Context) (program enclave.Digest, isolation string, err error)
+	Lab         Signer            // RoleLab: grants
+	Node        Signer            // RoleNode: receipts
+	RootKey     ed25519.PublicKey // the lab's root key
+	TempDir     string            // for workers' input folders, on the blob store's file system
+	Has         func(blob enclave.Digest) bool
+	Clock       func() time.Time
+	Logger      *slog.Logger
 }
 
 // Lab is the control plane over one store and log.

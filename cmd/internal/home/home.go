@@ -24,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"yingzhou.dev/lab/enclave"
@@ -69,6 +70,8 @@ type Options struct {
 	Clock   func() time.Time
 	Logger  *slog.Logger
 	Wait    time.Duration // how long to wait for another process to finish
+	// NodeLog hears what a compute node wrote: a line a step with the seconds since its start; may be nil.
+	NodeLog func(custodian, lines string)
 }
 
 // Home is an open lab.
@@ -85,6 +88,7 @@ type Home struct {
 	Custodians []*release.Custodian
 
 	opts    Options
+	nodes   sync.Mutex // guards the files of node certificates
 	lock    *os.File
 	closers []io.Closer
 	stop    []func(context.Context) error
@@ -165,7 +169,7 @@ func (h *Home) open(ctx context.Context) error {
 	h.closers = append(h.closers, h.worker)
 	copies := mirror.New(h.Blobs, h.Blobs)
 	h.closers = append(h.closers, copies)
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.worker, Lab: labID, Node: nodeID,
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.worker, Lab: labID, Node: nodeID,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err

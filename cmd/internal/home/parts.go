@@ -90,7 +90,7 @@ func (h *Home) openCustodians(ctx context.Context) error {
 		copies := mirror.New(own, h.Blobs)
 		h.closers = append(h.closers, copies)
 		c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: id, Keys: ring, Mirror: copies, RootKey: h.Root, Roster: signed,
-			Log: custodianLog{h.Log}, Build: BuildPlan, Workers: 1, Clock: h.opts.Clock, Logger: h.opts.Logger})
+			Log: custodianLog{h.Log}, Build: BuildPlan, Node: &nodeRunner{h, p.Name, own}, Open: id.Open, Workers: 1, Clock: h.opts.Clock, Logger: h.opts.Logger})
 		if err != nil {
 			return err
 		}

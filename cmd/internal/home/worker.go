@@ -183,6 +183,13 @@ func (h *Home) WorkerDigests(ctx context.Context) ([]enclave.Digest, error) {
 	out := []enclave.Digest{img.Digest}
 	if !h.Production {
 		out = append(out, canon.Sum(data))
+		node, err := h.NodeDigest()
+		if err != nil {
+			return nil, err
+		}
+		if !node.IsZero() {
+			out = append(out, node)
+		}
 	}
 	slices.SortFunc(out, func(a, b enclave.Digest) int { return slices.Compare(a[:], b[:]) })
 	return out, nil
