@@ -87,8 +87,16 @@ func (c *cell) compute(f formula) (n number, decimals int64) {
 }
 
 // quantile writes a value that the nodes found by bisection. How far off it may be depends on how dense the data is there,
-// which nobody knows: the explanation of the plan states the deviation in rows.
+// which nobody knows: the explanation of the plan states the deviation in rows. It is withheld where fewer rows lie on
+// either side of it than so many deviations of one noised count: single steps of the bisection then go astray.
 func (c *cell) quantile(f formula) enclave.Value {
+	rows, each := c.rows(enclave.Column{}), c.steps[enclave.QuantileMoment(f.x().Name, f.micro)]
+	side := float().Mul(rows.v, integer(min(f.micro, 1_000_000-f.micro)))
+	side.Quo(side, integer(1_000_000))
+	least := float().Mul(integer(clearance*clearance), each)
+	if side.Sign() < 0 || float().Mul(side, side).Cmp(least) < 0 {
+		return enclave.Value{Null: fmt.Sprintf("too few rows lie beyond this quantile of %q to tell it from the noise", f.x().Name)}
+	}
 	v, _ := c.opened.Get(c.index, c.moments[enclave.QuantileMoment(f.x().Name, f.micro)], 0)
 	return enclave.Value{Text: fixed(float().Quo(integer(v), power(f.x().Scale)), int(f.x().Scale))}
 }

@@ -3,9 +3,11 @@ package program
 import (
 	"errors"
 	"fmt"
+	"math/big"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/mpc"
+	"yingzhou.dev/lab/internal/canon"
 )
 
 // FromResult reads what three nodes opened as the values of a joint plan: counts of every cell, and of the cells that
@@ -48,4 +50,33 @@ func FromResult(p *enclave.Plan, prog *mpc.Program, cells []enclave.Cell, r *mpc
 		}
 	}
 	return keep, rules, values, nil
+}
+
+// bisections says how noisy each step of a joint plan's quantiles is, by moment; nil for other plans.
+func bisections(p *enclave.Plan, pieces int) (map[enclave.Moment]*big.Float, error) {
+	if p.Joint == nil {
+		return nil, nil
+	}
+	var prog mpc.Program
+	if err := canon.Unmarshal(p.Joint.Program, &prog); err != nil {
+		return nil, fmt.Errorf("program of the plan: %w", err)
+	}
+	out := map[enclave.Moment]*big.Float{}
+	if len(prog.Releases) != 1 {
+		return nil, fmt.Errorf("program of the plan has %d releases, not one", len(prog.Releases))
+	}
+	quantiles := prog.Releases[0].Quantiles
+	for _, me := range p.Measures {
+		if letter, _ := me.Moment.Split(); letter != "t" {
+			continue
+		}
+		if len(quantiles) == 0 {
+			return nil, fmt.Errorf("program of the plan has no quantile for %q", me.Moment)
+		}
+		if out[me.Moment] = float(); pieces > 0 {
+			out[me.Moment] = partVariance(quantiles[0].Each().Part())
+		}
+		quantiles = quantiles[1:]
+	}
+	return out, nil
 }

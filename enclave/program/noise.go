@@ -49,16 +49,19 @@ func variance(p *enclave.Plan, measure, pieces int) *big.Float {
 
 // jointVariance is that of three nodes' parts, dp.LaplacePart.Variance in fixed precision.
 func jointVariance(p *enclave.Plan, measure int) *big.Float {
-	part := jointPart(p, measure)
-	grain := float().Mul(integer(part.Grain), integer(part.Grain))
-	polya := float().Mul(grain, laplace(part.Scale, float().Quo(integer(3), integer(2))))
-	uniform := float().Quo(float().Sub(grain, integer(1)), integer(4))
-	return polya.Add(polya, uniform)
+	return partVariance(jointPart(p, measure))
 }
 
 func jointPart(p *enclave.Plan, measure int) dp.LaplacePart {
 	me := p.Measures[measure]
 	return dp.NewLaplacePart(p.EntityRows, me.Delta, me.EpsilonMicro)
+}
+
+func partVariance(part dp.LaplacePart) *big.Float {
+	grain := float().Mul(integer(part.Grain), integer(part.Grain))
+	polya := float().Mul(grain, laplace(part.Scale, float().Quo(integer(3), integer(2))))
+	uniform := float().Quo(float().Sub(grain, integer(1)), integer(4))
+	return polya.Add(polya, uniform)
 }
 
 // laplace is times the variance of a discrete Laplace variable.
