@@ -347,17 +347,13 @@ func (c *care) times() {
 	}
 }
 
-// stepKind is a step's operation, without the name of what it makes.
+// stepKind is a step's operation, without its number.
 func stepKind(step string) string {
-	words := strings.FieldsFunc(step, func(r rune) bool { return r == ' ' || r == '(' || r == ':' })
-	keep := words[:0]
-	for _, w := range words {
-		if strings.ContainsAny(w, "0123456789_)") {
-			continue
-		}
-		keep = append(keep, w)
+	if _, op, ok := strings.Cut(step, " ("); ok {
+		return strings.TrimSuffix(op, ")")
 	}
-	return strings.Join(keep, " ")
+	words := strings.Fields(step)
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return strings.ContainsAny(w, "0123456789") }), " ")
 }
 
 // truth joins the files in the clear: the yearly costs of those the query is about, by town.
