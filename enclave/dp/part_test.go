@@ -165,8 +165,11 @@ func TestLaplacePart(t *testing.T) {
 }
 
 func TestPartMoments(t *testing.T) {
+	draws := 3000
+	if testing.Short() {
+		draws = 300
+	}
 	for i, n := range []LaplacePart{NewLaplacePart(1, 1, 50_000), NewLaplacePart(2, 1<<30, 900_000), {fraction(3, 1), 101}} {
-		const draws = 3000
 		s := testStream("part", int64(i))
 		sigma := math.Sqrt(n.Variance(3))
 		mean, second, _ := moments(draws, sigma, func() *big.Int {
@@ -176,7 +179,7 @@ func TestPartMoments(t *testing.T) {
 			}
 			return x
 		})
-		if math.Abs(mean) > 4/math.Sqrt(draws) || math.Abs(second-1) > 4*math.Sqrt(8)/math.Sqrt(draws) {
+		if root := math.Sqrt(float64(draws)); math.Abs(mean) > 4/root || math.Abs(second-1) > 4*math.Sqrt(8)/root {
 			t.Errorf("part %d: mean %.3f σ, second moment %.3f σ²", i, mean, second)
 		}
 		margin, _ := new(big.Float).SetInt(n.Margin(1000)).Float64()

@@ -85,6 +85,15 @@ var measures = map[string]func(p *party, rows int) func(){
 			p.bring(s, []share{y}, numbers)
 		}
 	},
+	"radixBit": func(p *party, n int) func() { // one bit of a radix sort, of which a word has 64, to compare with
+		x, y, z := benchNumbers(p, n, 1), benchNumbers(p, n, 2), benchNumbers(p, n, 3)
+		b := x.slice(0, wordsFor(n))
+		return func() {
+			p.mul(p.numbers(b, n), y) // where each row goes
+			out := p.apply(p.shuffle(n), []share{y, z}, func(c int) bool { return c == 0 })
+			p.openNumbers(out[0])
+		}
+	},
 	"joinSum": func(p *party, n int) func() { // two tables of n/2 rows, SUM(value) GROUP BY town
 		half := n / 2
 		on, by := benchNumbers(p, half, 1), benchNumbers(p, half, 2)
@@ -217,6 +226,7 @@ func measure(b *testing.B, name string, rows int) {
 		loops++
 	}
 	b.ReportMetric(float64(processor()-cpu)/1e6/float64(loops), "cpu-ms/op") // of this node alone: steadier than the clock
+	b.ReportMetric(float64(peak())/1e6, "peakMB")
 	b.ReportMetric(float64(p.rounds-rounds)/float64(loops), "rounds/op")
 	b.ReportMetric(float64(p.words-words)*8/1e6/float64(loops), "sentMB/op")
 }
@@ -230,9 +240,55 @@ func processor() time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
+// peak is the most memory that this process ever had, in bytes: of all benchmarks so far.
+func peak() int64 {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		panic(err)
+	}
+	return 1024 * r.Maxrss
+}
+
 // Of a million rows, for the table of docs and issue 5.
 func BenchmarkMillion(b *testing.B) {
-	for _, name := range []string{"mul", "and", "lessToBit", "less", "less20bits", "grouped18", "shuffle", "sort", "sort64", "joinSum"} {
+	for _, name := range []string{"mul", "and", "lessToBit", "less", "less20bits", "grouped18", "shuffle", "radixBit", "sort", "sort64", "joinSum"} {
 		b.Run(name, func(b *testing.B) { measure(b, name, million) })
+	}
+}
+
+// counter counts products.
+type counter struct{ numbers, bits int64 }
+
+func (c *counter) Multiplied(additive bool, x, _, _ [2][]uint64) {
+	if additive {
+		c.numbers += int64(len(x[0]))
+	} else {
+		c.bits += 64 * int64(len(x[0]))
+	}
+}
+
+func (c *counter) Summed(xs [][2][]uint64, y, _ [2][]uint64) {
+	c.numbers += int64(len(xs)) * int64(len(y[0]))
+}
+func (c *counter) Verify() error { return nil }
+
+// How many products a batch verification would have to check, at a tenth of the million rows.
+func BenchmarkTranscript(b *testing.B) {
+	const rows = million / 8
+	for _, name := range []string{"mul", "less", "grouped18", "sort", "joinSum"} {
+		b.Run(name, func(b *testing.B) {
+			w := newTrio(b)
+			var again [3]func()
+			var c counter
+			w.party[0].transcript = &c
+			w.run(func(p *party) { again[p.id] = measures[name](p, rows) })
+			loops := int64(0)
+			for b.Loop() {
+				w.run(func(p *party) { again[p.id]() })
+				loops++
+			}
+			b.ReportMetric(float64(c.numbers)/float64(loops)/rows, "numbers/row")
+			b.ReportMetric(float64(c.bits)/float64(loops)/rows, "bits/row")
+		})
 	}
 }

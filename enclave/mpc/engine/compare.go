@@ -20,7 +20,7 @@ func (p *party) less(rows, count int, distinct bool, x, y operand) share {
 		below = 0
 	}
 	same, value := p.planes(rows, count+below), p.planes(rows, count+below)
-	for k := range same.blocks() {
+	return p.decide(same, value, func(k int) {
 		w := same.block(k).w
 		s, v := same.run(k, below, below+count), value.run(k, below, below+count)
 		x(s, k, w)
@@ -31,17 +31,27 @@ func (p *party) less(rows, count int, distinct bool, x, y operand) share {
 			same.plane(k, 0).clear()
 			value.plane(k, 0).clear()
 		}
-	}
-	return p.decide(same, value)
+	})
 }
 
-// decide folds intervals of one plane to one interval of all, and packs its value.
-func (p *party) decide(same, value planes) share {
+// decide folds intervals of one plane to one interval of all, and packs its value. load fills block k, just before the
+// first round works on it.
+func (p *party) decide(same, value planes, load func(k int)) share {
+	loaded := 0
+	need := func(blocks int) {
+		for ; loaded < blocks; loaded++ {
+			load(loaded)
+		}
+	}
+	if same.count == 1 {
+		need(same.blocks())
+	}
 	either := newShare(blockRows / 64)
 	for same.count > 1 {
 		pairs, odd := same.count/2, same.count%2 // the highest of an odd number stays as it is
 		z := p.planes(same.rows, 2*pairs-1)
 		p.andBlocks(z, func(k, b int) (share, share) {
+			need(k + 1)
 			if b < pairs {
 				hi := value.plane(k, 2*b+1)
 				e := either.slice(0, hi.len())
@@ -137,17 +147,16 @@ func (p *party) negative(x share, count int) share {
 	u, v := p.halves(x, count)
 	top := newShare(wordsFor(x.len()))
 	same, value := p.planes(x.len(), count), p.planes(x.len(), count)
-	for k := range u.blocks() {
+	out := p.decide(same, value, func(k int) {
 		at := k * (blockRows / 64)
 		xorTo(top.slice(at, at+u.block(k).w), u.plane(k, count-1), v.plane(k, count-1))
 		xorTo(same.run(k, 1, count), u.run(k, 0, count-1), v.run(k, 0, count-1)) // where a carry from below passes
 		copyShare(value.run(k, 1, count), u.run(k, 0, count-1))
 		same.plane(k, 0).clear() // no carry from below
 		value.plane(k, 0).clear()
-	}
+	})
 	p.drop(u)
 	p.drop(v)
-	out := p.decide(same, value)
 	xorTo(out, out, top)
 	return out
 }

@@ -64,7 +64,16 @@ func (w *trio) tap(sent func(from, to int, step uint32, words []uint64) ([]uint6
 // A node flips one bit of any one message. Every other node that needs it must notice before the job ends, at the latest
 // before anything is opened that depends on it, so no output is complete.
 func TestOneFlippedBitIsCaught(t *testing.T) {
-	p, d := small(9, 12, true)
+	for _, c := range []struct {
+		n, m  int64
+		every int
+	}{{2, 3, 1}, {9, 12, 6}} {
+		flipEach(t, c.n, c.m, c.every)
+	}
+}
+
+func flipEach(t *testing.T, n, m int64, every int) {
+	p, d := small(n, m, true)
 	dealt := dealAll(t, p, d)
 	var mu sync.Mutex
 	count := [3][3]int{}
@@ -85,23 +94,24 @@ func TestOneFlippedBitIsCaught(t *testing.T) {
 				continue
 			}
 			for k := range count[from][to] {
-				if testing.Short() && (k+from)%7 != 0 {
+				if (k+from)%every != 0 || testing.Short() && k%5 != 0 {
 					continue
 				}
-				total++
-				step := flipOne(t, p, dealt, from, to, k)
-				caught[step]++
+				if step, sent := flipOne(t, p, dealt, from, to, k); sent { // the shape of a sort depends on chance
+					total++
+					caught[step]++
+				}
 			}
 		}
 	}
 	t.Logf("%d messages flipped, one at a time; caught at %v", total, caught)
-	if total < 100 {
+	if total < 20 {
 		t.Errorf("only %d messages", total)
 	}
 }
 
 // flipOne runs the program with one bit of the k-th message between two nodes flipped, and says at which step it was found.
-func flipOne(t *testing.T, p *mpc.Program, dealt [3]mpc.Dealt, from, to, k int) string {
+func flipOne(t *testing.T, p *mpc.Program, dealt [3]mpc.Dealt, from, to, k int) (found string, sent bool) {
 	t.Helper()
 	w := newTrio(t)
 	seen := 0
@@ -112,7 +122,7 @@ func flipOne(t *testing.T, p *mpc.Program, dealt [3]mpc.Dealt, from, to, k int) 
 		defer mu.Unlock()
 		if f == from && o == to {
 			if seen == k {
-				flipped = step
+				flipped, sent = step, true
 				words[len(words)-1] ^= 1 << (k % 64)
 			}
 			seen++
@@ -120,7 +130,9 @@ func flipOne(t *testing.T, p *mpc.Program, dealt [3]mpc.Dealt, from, to, k int) 
 		return words, nil
 	})
 	outs, errs := w.runAll(t, p, dealt, nil)
-	found := ""
+	if !sent {
+		return "", false
+	}
 	for i, err := range errs {
 		var e *mpc.PartyError
 		if errors.Is(err, mpc.ErrInconsistent) && errors.As(err, &e) {
@@ -135,7 +147,7 @@ func flipOne(t *testing.T, p *mpc.Program, dealt [3]mpc.Dealt, from, to, k int) 
 	if outs[0] != nil && outs[1] != nil && outs[2] != nil {
 		t.Errorf("message %d from %d to %d (step %d): all three nodes hand over an output", k, from, to, flipped)
 	}
-	return found
+	return found, true
 }
 
 // No opening may come between a flipped message and its discovery: after it, the only messages that a node may still
@@ -209,7 +221,7 @@ func TestDifferentCopiesAreCaught(t *testing.T) {
 // Every node is killed at every message that it sends. The others must end with an error that names it or a node that
 // stopped because of it, and nothing is released.
 func TestKilledAtEachMessage(t *testing.T) {
-	p, d := small(9, 12, true)
+	p, d := small(2, 3, true)
 	dealt := dealAll(t, p, d)
 	killed := errors.New("killed")
 	messages := 0

@@ -1,5 +1,7 @@
 package engine
 
+import "slices"
+
 // Numbers, shared additively mod 2^64. Sums and products with public constants need no message. A product is
 // x·y = Σ over nodes of (x.a·y.a + x.a·y.b + x.b·y.a), to which the nodes add a sharing of zero that they draw from their
 // pairwise streams, so that what they send each other is uniform.
@@ -83,7 +85,7 @@ func (p *party) mul(x, y share) share {
 func (p *party) mulTo(z, x, y share) {
 	p.begin()
 	if p.transcript != nil { // z may overwrite a factor
-		x, y = p.kept(x), p.kept(y)
+		x, y = kept(x), kept(y)
 	}
 	prev, next := p.stream(&p.prev, 0), p.stream(&p.next, 0)
 	p.reshare(z, func(i, j int) {
@@ -106,15 +108,7 @@ func mulKernel(z, xa, xb, ya, yb, r0, r1 []uint64) {
 	}
 }
 
-func (p *party) kept(x share) share {
-	return share{append([]uint64(nil), x.a...), append([]uint64(nil), x.b...)}
-}
-
-func (p *party) record(additive bool, x, y, z share) {
-	if p.transcript != nil {
-		p.transcript.Multiplied(additive, [2][]uint64{x.a, x.b}, [2][]uint64{y.a, y.b}, [2][]uint64{z.a, z.b})
-	}
-}
+func kept(x share) share { return share{slices.Clone(x.a), slices.Clone(x.b)} }
 
 // zeros masks parts of sums: z[i] += a sharing of zero.
 func (p *party) zeros(z []uint64) {
@@ -148,6 +142,7 @@ func (p *party) inner(xs []share, y share) share {
 	}
 	p.zeros(out.a)
 	p.reshare(out, func(int, int) {})
+	p.recordSums(xs, y, out)
 	return out
 }
 

@@ -96,18 +96,3 @@ func wordsDigest(words []uint64) [4]uint64 {
 	}
 	return digestWords([32]byte(h.Sum(nil)))
 }
-
-// Transcript receives every product of a job as this node holds it, z = x·y or z = x∧y word by word, before anything that
-// depends on it is opened. It is the seam for a batch verification against a node that adds an error to what it sends and
-// to what it keeps alike, which the digests do not catch. Slices are valid during the call only.
-//
-// What that would cost: a verification by distributed zero-knowledge proofs (Boneh, Boyle, Corrigan-Gibbs, Gilboa and Ishai,
-// CCS 2019) sends O(√N) words for N products but computes about one product in a Galois extension of degree about 47 for
-// each, for any 64-bit product and for each single bit of an AND; BenchmarkTranscript reports how many products the operations
-// have. Cut and choose of triples (Furukawa et al., EUROCRYPT 2017) costs some seven times the bytes of this engine.
-type Transcript interface {
-	// Multiplied records products of numbers (additive = true) or of words of bits. Components are this node's two.
-	Multiplied(additive bool, x, y, z [2][]uint64)
-	// Verify fails if a product so far is wrong. The engine calls it before each opening.
-	Verify() error
-}

@@ -1,6 +1,10 @@
 package engine
 
-import "slices"
+import (
+	"slices"
+
+	"yingzhou.dev/lab/enclave/mpc"
+)
 
 // Operations between rows with equal keys: sort, compare neighbours, add up runs, and undo the sort, so that results stand
 // beside the rows that they belong to.
@@ -84,17 +88,21 @@ func (p *party) join(on, by []field, where *share, columns []share) (matched sha
 	} else {
 		p.constant(here, 1)
 	}
-	all := make([]share, 0, len(columns)+1)
-	for _, c := range append([]share{here}, columns...) {
-		all = append(all, concat([]share{c, newShare(m)}))
+	// A few columns at a time: each takes some eighty bytes a row on its way.
+	var out []share
+	for rest := append([]share{here}, columns...); len(rest) > 0; {
+		now := min(len(rest), mpc.JoinColumns)
+		all := make([]share, now)
+		for c := range all {
+			all[c] = concat([]share{rest[c], newShare(m)})
+		}
+		all = p.back(s, p.scan(same, p.bring(s, all, numbers)), numbers)
+		for _, c := range all {
+			out = append(out, share{slices.Clone(c.a[n:]), slices.Clone(c.b[n:])})
+		}
+		rest = rest[now:]
 	}
-	all = p.bring(s, all, numbers)
-	all = p.scan(same, all)
-	all = p.back(s, all, numbers)
-	for i, c := range all {
-		all[i] = c.slice(n, n+m)
-	}
-	return all[0], all[1:]
+	return out[0], out[1:]
 }
 
 // group adds columns up over rows with equal keys where the number where is 1 (nil: all rows). one is the number 1 in one

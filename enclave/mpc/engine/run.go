@@ -22,7 +22,9 @@ type Config struct {
 	Transcript Transcript
 	// Progress, if any, is called before each step.
 	Progress func(step string)
-	Log      *slog.Logger // nil = none
+	// Done, if any, is told what the program cost this node, in rounds and in words of 8 bytes sent.
+	Done func(rounds, words int64)
+	Log  *slog.Logger // nil = none
 }
 
 // Run evaluates the program at this node, in step with the other two, over the columns dealt to it. It checks the program
@@ -176,6 +178,9 @@ func (j *job) run(ctx context.Context) (*mpc.Output, error) {
 		return nil, err
 	}
 	j.agree(handedOver(out)) // what leaves for the gate is checked like what is opened
+	if j.cfg.Done != nil {
+		j.cfg.Done(j.rounds, j.words)
+	}
 	return out, nil
 }
 

@@ -72,8 +72,13 @@ func (w *trio) runAll(t testing.TB, p *mpc.Program, dealt [3]mpc.Dealt, change f
 // evaluate runs a program and opens what it releases.
 func evaluate(tb testing.TB, t fataler, p *mpc.Program, data cleartext) *mpc.Result {
 	t.Helper()
+	return evaluateDealt(tb, t, p, dealAll(t, p, data))
+}
+
+func evaluateDealt(tb testing.TB, t fataler, p *mpc.Program, dealt [3]mpc.Dealt) *mpc.Result {
+	t.Helper()
 	w := newTrio(tb)
-	outs, errs := w.runAll(tb, p, dealAll(t, p, data), nil)
+	outs, errs := w.runAll(tb, p, dealt, nil)
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}
@@ -96,9 +101,7 @@ func TestProgram(t *testing.T) {
 		d["people.id"] = each(n, func(i int) uint64 { return uint64(i) * 0x9E3779B97F4A7C15 })
 		d["people.age"] = each(n, func(int) uint64 { return uint64(rapid.IntRange(0, oldest).Draw(rt, "age")) })
 		town := each(n, func(int) uint64 { return uint64(rapid.IntRange(0, towns-1).Draw(rt, "town")) })
-		for g := range towns {
-			d[fmt.Sprint("people.town", g)] = each(n, func(i int) uint64 { return b2u(town[i] == uint64(g)) })
-		}
+		d["people.town"] = town
 		d["visits.id"] = each(m, func(int) uint64 { return uint64(rapid.IntRange(0, n+5).Draw(rt, "who")) * 0x9E3779B97F4A7C15 })
 		d["visits.cost"] = each(m, func(int) uint64 { return uint64(rapid.IntRange(-10, dearest).Draw(rt, "cost")) })
 		d["visits.ward"] = each(m, func(int) uint64 { return uint64(rapid.IntRange(1, 4).Draw(rt, "ward")) })
@@ -106,11 +109,12 @@ func TestProgram(t *testing.T) {
 
 		p := &mpc.Program{Tables: []mpc.Table{
 			{Name: "people", Rows: int64(n), Columns: []mpc.Column{{Name: "id", Kind: mpc.Word}, {Name: "age", Kind: mpc.Number, Bound: oldest},
-				{Name: "town0", Kind: mpc.Number, Bound: 1}, {Name: "town1", Kind: mpc.Number, Bound: 1}, {Name: "town2", Kind: mpc.Number, Bound: 1}}},
+				{Name: "town", Kind: mpc.Number, Bound: towns}}},
 			{Name: "visits", Rows: int64(m), Columns: []mpc.Column{{Name: "id", Kind: mpc.Word}, {Name: "cost", Kind: mpc.Number, Bound: dearest},
 				{Name: "ward", Kind: mpc.Number, Bound: 5}}},
 		}}
-		matched, cols := p.Join([]string{"people.id"}, "", []string{"people.age", "people.town0", "people.town1", "people.town2"}, []string{"visits.id"})
+		matched, cols := p.Join([]string{"people.id"}, "", []string{"people.age", "people.town", "people.age", "people.town", "people.age"}, []string{"visits.id"})
+		cells := p.OneHot("visits", cols[3], 0, 1, 2)
 		old := p.Not(p.Less(cols[0], p.Constant("visits", int64(limit))))
 		who := p.Number(p.And(p.Bit(matched), old))
 		cost := p.Mul("visits.cost", who)
@@ -118,7 +122,7 @@ func TestProgram(t *testing.T) {
 		ward := p.Word("visits.ward")
 		last, count, sums := p.Group([]string{ward}, who, "visits.cost")
 		p.Releases = []mpc.Release{
-			{Name: "by town", Cells: cols[1:], Who: who, Count: silent, MinCount: 2,
+			{Name: "by town", Cells: cells, Who: who, Count: silent, MinCount: 2,
 				Sums:      []mpc.Sum{{Column: cost, Noise: silent}, {Column: p.Mul(firsts, "visits.ward"), Noise: silent}},
 				Quantiles: []mpc.Quantile{{Column: "visits.cost", Fractions: []int64{500_000, 900_000}, Min: -16, Max: 8000, Unit: 2, Noise: mpc.Noise{Rows: 1, Delta: 1, EpsilonMicro: 100_000_000_000}}}},
 			{Name: "all", Who: firsts, Count: silent, MinCount: -5, Sums: []mpc.Sum{{Column: firsts, Noise: silent}}},

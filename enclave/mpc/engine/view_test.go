@@ -26,6 +26,14 @@ func extremes(n, m int) map[string]cleartext {
 	}
 }
 
+// shortened is few in short runs, many else.
+func shortened(many, few int) int {
+	if testing.Short() {
+		return few
+	}
+	return many
+}
+
 // shapes is what an observer of a node's connections sees of its messages: steps and lengths, in order.
 type shapes [3][3][]string
 
@@ -34,7 +42,8 @@ type shapes [3][3][]string
 // shape; TestSortTellsNothing looks at larger ones.
 func TestMessagesTellNothing(t *testing.T) {
 	const n, m = 2, 3
-	const runs, bins = 60, 256
+	const bins = 256
+	runs := shortened(60, 10)
 	p, _ := small(n, m, false)
 	var first shapes
 	for name, data := range extremes(n, m) {
@@ -95,7 +104,8 @@ func observe(t *testing.T, p *mpc.Program, data cleartext) (got shapes, content 
 // The shape of a larger sort depends on chance. Whatever the keys are, how many comparisons it opens must have the same
 // distribution: quartiles over many runs are compared between inputs.
 func TestSortTellsNothing(t *testing.T) {
-	const n, runs = 60, 300
+	const n = 60
+	runs := shortened(300, 60)
 	inputs := map[string]func(i int) uint64{
 		"equal":      func(int) uint64 { return 7 },
 		"ascending":  func(i int) uint64 { return uint64(i) },
@@ -135,7 +145,7 @@ func TestSortTellsNothing(t *testing.T) {
 		}
 		stat := 0.0
 		for k, e := range overall {
-			stat += (seen[k] - e*runs) * (seen[k] - e*runs) / (e * runs)
+			stat += (seen[k] - e*float64(runs)) * (seen[k] - e*float64(runs)) / (e * float64(runs))
 		}
 		if stat > 30 { // at three degrees of freedom: one in a million
 			t.Errorf("%s: chi-square is %.1f: quartiles have %v of %d runs, overall %v", name, stat, seen, runs, overall)

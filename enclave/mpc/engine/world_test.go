@@ -169,16 +169,6 @@ func deal(values []uint64, additive bool) [3]share {
 	return out
 }
 
-func dealBits(bits []bool) [3]share {
-	words := make([]uint64, wordsFor(len(bits)))
-	for i, b := range bits {
-		if b {
-			words[i/64] |= 1 << (i % 64)
-		}
-	}
-	return deal(words, false)
-}
-
 // reveal puts a vector together and makes sure that both copies of each component are equal.
 func reveal(t fataler, s [3]share, additive bool) []uint64 {
 	t.Helper()
