@@ -15,6 +15,6 @@ type Bundle struct {
 	Manifests  []Signed   `json:"manifests,omitempty"` // of the datasets of JOIN, in the plan's order
 	Plan       Signed     `json:"plan"`
 	Receipt    Signed     `json:"receipt"`
-	Release    Signed     `json:"release"`
+	Release    Signed     `json:"release,omitzero"` // absent while custodians are asked for it
 	Proofs     []LogProof `json:"proofs"`
 }

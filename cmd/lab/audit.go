@@ -16,6 +16,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/cli"
 	"yingzhou.dev/lab/cmd/internal/desk"
 	"yingzhou.dev/lab/cmd/internal/home"
+	"yingzhou.dev/lab/cmd/internal/planner"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/internal/canon"
@@ -31,7 +32,8 @@ func (a *app) auditCmd() *cobra.Command {
 
 // entryTypes are the types of log entry, in the order of a job's way.
 var entryTypes = []string{enclave.EntryRoster, enclave.EntryStatement, enclave.EntryKeyset, enclave.EntryManifest, enclave.EntryPlan, enclave.EntryReceipt,
-	enclave.EntryCharge, enclave.EntryShare, enclave.EntryRelease, enclave.EntryRefusal, enclave.EntryFailure, enclave.EntryCancel}
+	enclave.EntryCharge, enclave.EntryShare, enclave.EntryRelease, enclave.EntryRefusal, enclave.EntryFailure, enclave.EntryCancel,
+	enclave.EntryRotation, enclave.EntryRetirement, enclave.EntryDisposal, enclave.EntryDestruction, enclave.EntryCertificate}
 
 func (a *app) logCmd() *cobra.Command {
 	var kind, job string
@@ -151,7 +153,7 @@ func verify(data, root []byte) (*verified, error) {
 	if b.Format != enclave.KindBundle {
 		return nil, cli.With(cli.Unverified, fmt.Errorf("receipt: format %q, want %q", b.Format, enclave.KindBundle))
 	}
-	d, rel, err := release.CheckRelease(&b, root, home.BuildPlan)
+	d, rel, err := release.CheckRelease(&b, root, planner.Build)
 	if err != nil {
 		return nil, cli.With(cli.Unverified, err)
 	}

@@ -99,21 +99,21 @@ the list of reporters.`,
       --reporters meters.json --epsilon 0.5 --releases 4 --min-batch 1000 --until 2027-03-31`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			here, err := a.embedded(ctx)
+			if err != nil {
+				return err
+			}
 			who, err := a.person(ctx, operators.RoleAnalyst)
 			if err != nil {
 				return err
 			}
-			h, err := a.embedded(ctx)
-			if err != nil {
-				return err
-			}
-			_, roster, err := h.Roster(ctx)
+			_, roster, err := a.home.Roster(ctx)
 			if err != nil {
 				return err
 			}
 			p, _ := roster.Find(who) // person found it
 			c.Name, c.Operator, c.By = args[0], p.Body, who
-			if c.Scenario, _, err = h.Scenario(ctx, scenario); err != nil {
+			if c.Scenario, _, err = a.home.Scenario(ctx, scenario); err != nil {
 				return err
 			}
 			if c.EpsilonMicro, err = parseScaled(epsilon, 6); err != nil {
@@ -131,7 +131,7 @@ the list of reporters.`,
 					c.Aggregators = append(c.Aggregators, p.Name)
 				}
 			}
-			d, err := h.DefineCollection(ctx, c, data)
+			d, err := here.DefineCollection(ctx, c, data)
 			if err != nil {
 				return err
 			}
@@ -162,15 +162,15 @@ func (a *app) confirmCmd() *cobra.Command {
 	return &cobra.Command{Use: "confirm NAME", Short: "Confirm a collection and its reporters, as the owner's steward", Args: cobra.ExactArgs(1),
 		Example: `  lab collect confirm winter --as lin.hua`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			here, err := a.embedded(cmd.Context())
+			if err != nil {
+				return err
+			}
 			who, err := a.person(cmd.Context(), operators.RoleSteward)
 			if err != nil {
 				return err
 			}
-			h, err := a.embedded(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if err := h.ConfirmCollection(cmd.Context(), args[0], who); err != nil {
+			if err := here.ConfirmCollection(cmd.Context(), args[0], who); err != nil {
 				return err
 			}
 			fmt.Fprintf(a.out, "Confirmed collection %q. Reporters may report.\n", args[0])
@@ -311,11 +311,11 @@ it shows a batch that was released.`,
 		Example: `  lab collect release winter --batch 1 --reports winter.reports`,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			ctx := cmd.Context()
-			if _, err := a.person(ctx, operators.RoleAnalyst); err != nil {
+			here, err := a.embedded(ctx)
+			if err != nil {
 				return err
 			}
-			h, err := a.embedded(ctx)
-			if err != nil {
+			if _, err := a.person(ctx, operators.RoleAnalyst); err != nil {
 				return err
 			}
 			if spool != "" {
@@ -324,14 +324,14 @@ it shows a batch that was released.`,
 					return cli.With(cli.NotFound, err)
 				}
 				defer in.Close()
-				if err := h.ReleaseBatch(ctx, args[0], batch, in); err != nil {
+				if err := here.ReleaseBatch(ctx, args[0], batch, in); err != nil {
 					if errors.Is(err, prio3.ErrBatch) {
 						err = cli.With(cli.Refused, err)
 					}
 					return err
 				}
 			}
-			r, err := h.Batch(ctx, args[0], batch)
+			r, err := here.Batch(ctx, args[0], batch)
 			if err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/he/evaluator"
 	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // Mirror is a node's copy of blobs taken from elsewhere: another folder, or the control plane over the network.
@@ -44,6 +45,7 @@ func (m *Mirror) Fetch(ctx context.Context, keyset enclave.Digest, params string
 		if err := m.own.Pull(ctx, m.from, v.Blob, v.Bytes); err != nil {
 			return fmt.Errorf("vector %q: %w", v.Name, err)
 		}
+		failpoint.Hit(failpoint.BlobCopied)
 		if layout.Kind == enclave.Shares { // opened by the node, which has the key; here only its digest can be checked
 			if err := m.whole(ctx, v.Blob); err != nil {
 				return fmt.Errorf("vector %q: %w", v.Name, err)
@@ -60,6 +62,7 @@ func (m *Mirror) Fetch(ctx context.Context, keyset enclave.Digest, params string
 		if err := m.ingest(ctx, b, v); err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.BlobChecked)
 	}
 	return nil
 }

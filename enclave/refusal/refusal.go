@@ -29,13 +29,15 @@ var (
 	ErrCrossCheck       = errors.New("custodians gave different shares of one piece")
 	ErrRelease          = errors.New("release differs from what the shares give")
 	ErrLedger           = errors.New("ledger is damaged or contradicts a peer's copy")
+	ErrReplaced         = errors.New("keyset was replaced by a refresh")
+	ErrDisposed         = errors.New("dataset was disposed of")
 	ErrPiece            = errors.New("key piece is not for this custodian or not as its owner committed")
 )
 
 // Rules lists every rule, for tests and documentation.
 func Rules() []error {
 	return []error{ErrDossier, ErrUnauthorized, ErrPlanMismatch, ErrForeignKeyset, ErrReceipt, ErrOutput, ErrNotLogged, ErrLogFork, ErrBudget,
-		ErrOpenings, ErrSecondCiphertext, ErrNotCommitted, ErrCrossCheck, ErrRelease, ErrLedger, ErrPiece}
+		ErrOpenings, ErrSecondCiphertext, ErrNotCommitted, ErrCrossCheck, ErrRelease, ErrLedger, ErrPiece, ErrReplaced, ErrDisposed}
 }
 
 // Refusal is a custodian's reasoned no. Text names artefacts by digest, never a value.
@@ -135,9 +137,11 @@ func (e *SplitViewError) Error() string { return e.Text }
 func (e *SplitViewError) Unwrap() error { return ErrLogFork }
 
 // Final says whether an error is a refusal that asking again cannot change. A withheld statement is not: a newer dossier
-// may show it. A missing quorum is only if it would be missing even with everybody who could not be reached.
+// may show it. What rests on somebody who could not be reached is not. A missing quorum is only if it would be missing
+// even with all of those.
 func Final(err error) bool {
 	var withheld *WithheldError
+	var away *UnavailableError
 	var quorum *QuorumError
 	var refused *Refusal
 	switch {
@@ -146,11 +150,13 @@ func Final(err error) bool {
 	case errors.As(err, &quorum):
 		possible := quorum.Have
 		for _, cause := range quorum.Causes {
-			if !errors.As(cause, &refused) {
+			if !Final(cause) {
 				possible++
 			}
 		}
 		return possible < quorum.Need
+	case errors.As(err, &away):
+		return false
 	}
 	return errors.As(err, &refused)
 }

@@ -19,7 +19,7 @@ func wireRules() map[enclavev1.Rule]error {
 		enclavev1.Rule_RULE_NOT_LOGGED: ErrNotLogged, enclavev1.Rule_RULE_LOG_FORK: ErrLogFork, enclavev1.Rule_RULE_BUDGET: ErrBudget,
 		enclavev1.Rule_RULE_OPENINGS: ErrOpenings, enclavev1.Rule_RULE_SECOND_CIPHERTEXT: ErrSecondCiphertext, enclavev1.Rule_RULE_NOT_COMMITTED: ErrNotCommitted,
 		enclavev1.Rule_RULE_CROSS_CHECK: ErrCrossCheck, enclavev1.Rule_RULE_RELEASE: ErrRelease, enclavev1.Rule_RULE_LEDGER: ErrLedger,
-		enclavev1.Rule_RULE_PIECE: ErrPiece,
+		enclavev1.Rule_RULE_PIECE: ErrPiece, enclavev1.Rule_RULE_REPLACED: ErrReplaced, enclavev1.Rule_RULE_DISPOSED: ErrDisposed,
 	}
 }
 

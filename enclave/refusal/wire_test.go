@@ -39,8 +39,8 @@ func TestEveryRuleSurvivesTheWire(t *testing.T) {
 		}
 		seen[rule.Error()] = true
 	}
-	if len(seen) != 16 {
-		t.Errorf("%d rules, want 16: give a new one a number on the wire", len(seen))
+	if len(seen) != 18 {
+		t.Errorf("%d rules, want 18: give a new one a number on the wire", len(seen))
 	}
 }
 
@@ -89,5 +89,38 @@ func TestWhatHasNoFormDoesNotTravel(t *testing.T) {
 	}
 	if err := refusal.FromStatus("x", status.Error(codes.Internal, "internal error; request 7")); errors.As(err, &away) || err.Error() != "x: internal error; request 7" {
 		t.Error(err)
+	}
+}
+
+func TestFinal(t *testing.T) {
+	no := refusal.New(refusal.ErrBudget, "spent")
+	away := &refusal.UnavailableError{What: "custodian"}
+	for name, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"a refusal":                  {fmt.Errorf("x: %w", no), true},
+		"no error":                   {nil, false},
+		"plain":                      {errors.New("disk"), false},
+		"away":                       {away, false},
+		"refused for want of a peer": {refusal.New(refusal.ErrLedger, "behind").Because(&refusal.UnavailableError{What: "a peer", Cause: errors.Join(away)}), false},
+		"withheld":                   {refusal.New(refusal.ErrUnauthorized, "x").Because(&refusal.WithheldError{Statement: "s"}), false},
+		"all refuse":                 {&refusal.QuorumError{Need: 2, Causes: []error{no, no, no}}, true},
+		"two of three refuse":        {&refusal.QuorumError{Have: 1, Need: 2, Causes: []error{no, no}}, true},
+		"one refuses, one is away":   {&refusal.QuorumError{Have: 1, Need: 2, Causes: []error{no, away}}, false},
+		"two refuse, one is away":    {&refusal.QuorumError{Need: 2, Causes: []error{no, no, away}}, true},
+		"one lacks a statement":      {&refusal.QuorumError{Have: 1, Need: 2, Causes: []error{no, refusal.New(refusal.ErrUnauthorized, "x").Because(&refusal.WithheldError{})}}, false},
+	} {
+		if got := refusal.Final(c.err); got != c.want {
+			t.Errorf("%s: final is %v", name, got)
+		}
+		if c.err == nil {
+			continue
+		}
+		if st, ok := refusal.Status(c.err); ok { // and over the wire
+			if got := refusal.Final(refusal.FromStatus("x", st.Err())); got != c.want {
+				t.Errorf("%s: over the wire final is %v", name, got)
+			}
+		}
 	}
 }

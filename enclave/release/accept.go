@@ -10,6 +10,7 @@ import (
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -69,5 +70,12 @@ func (c *Custodian) accept(ctx context.Context, signed canon.Signed, piece int, 
 		return no("content", err)
 	}
 	k.Erase()
-	return c.cfg.Keys.Import(ctx, id, secret)
+	if err := c.remember(signed, &ks); errors.Is(err, ErrDisposed) {
+		return no("dataset", err)
+	} else if err != nil {
+		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
+	}
+	err = c.cfg.Keys.Import(ctx, id, secret)
+	failpoint.Hit(failpoint.PieceStored)
+	return err
 }

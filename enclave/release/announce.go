@@ -18,7 +18,9 @@ func (c *Custodian) announce(ctx context.Context, entry enclave.Entry) (enclave.
 		return enclave.LogProof{}, err
 	}
 	proofs, err := c.cfg.Log.Append(ctx, entry)
-	if err != nil {
+	if errors.Is(err, enclave.ErrLogProof) {
+		return enclave.LogProof{}, refuse(ErrNotLogged, "the log's answer to this custodian's %s", entry.Type).Because(err)
+	} else if err != nil {
 		return enclave.LogProof{}, fmt.Errorf("announcing a %s in the log: %w", entry.Type, err)
 	}
 	if len(proofs) != 1 {
@@ -69,10 +71,43 @@ func (c *Custodian) withheld(b *enclave.Bundle) *Refusal {
 	return nil
 }
 
+// noteSeen shows others how far the log was followed.
 func (c *Custodian) noteSeen() {
 	if c.follow.size > 0 {
-		c.seen.Store(&enclave.Checkpoint{Size: c.follow.size, Root: c.follow.root})
+		seen := c.follow.last
+		c.seen.Store(&seen)
 	}
+}
+
+// Seen implements Member: the last checkpoint of the log that this custodian has followed, as it was signed.
+func (c *Custodian) Seen(context.Context) (string, error) {
+	if seen := c.seen.Load(); seen != nil {
+		return seen.Note, nil
+	}
+	return "", nil
+}
+
+// compare holds the log that a peer was shown against the one that this custodian follows. A log whose keys sign two
+// histories, with a witness that looks away, can show each custodian one of them for ever; only here do they meet. A
+// peer alone cannot make this fail: what it says counts if the log and the witness have signed it.
+func (c *Custodian) compare(ctx context.Context, peer, text string) error {
+	if text == "" {
+		return nil // it has not begun to follow
+	}
+	keys, err := LogKeys(c.Roster())
+	if err != nil {
+		return err
+	}
+	cp, err := keys.Open(text)
+	if err != nil {
+		return fmt.Errorf("log that custodian %q sees: %w", peer, err)
+	}
+	err = c.follow.reach(ctx, text, cp)
+	c.noteSeen()
+	if errors.Is(err, ErrLogFork) {
+		return refuse(ErrLogFork, "custodian %q was shown another log", peer).Because(err)
+	}
+	return err
 }
 
 // Status is where a custodian stands. It is quick whatever the custodian does.
@@ -80,6 +115,7 @@ type Status struct {
 	RosterSerial int64
 	LogSize      int64          // entries followed
 	LogRoot      enclave.Digest // of the tree of LogSize entries
+	Checkpoint   string         // of it, as it was signed
 	Records      map[string]int64
 	Refusals     int64 // in the journal
 	Trouble      error // what keeps it from working; nil = nothing known
@@ -88,8 +124,8 @@ type Status struct {
 // Status implements what operators of the custodian watch.
 func (c *Custodian) Status() Status {
 	s := Status{RosterSerial: c.Roster().Serial, Records: c.ledger.heights(), Refusals: c.journal.count(), Trouble: c.ledger.healthy()}
-	if cp := c.seen.Load(); cp != nil {
-		s.LogSize, s.LogRoot = cp.Size, cp.Root
+	if seen := c.seen.Load(); seen != nil {
+		s.LogSize, s.LogRoot, s.Checkpoint = seen.Size, seen.Root, seen.Note
 	}
 	return s
 }

@@ -16,8 +16,10 @@ import (
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/he/evaluator"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -35,6 +37,8 @@ type Member interface {
 	Name() string
 	// Records returns ledger records that a caller with the given heights lacks.
 	Records(ctx context.Context, heights map[string]int64) ([]canon.Signed, error)
+	// Seen returns the last checkpoint of the log that the custodian has followed, as it was signed; "" before the first.
+	Seen(ctx context.Context) (string, error)
 	// Commit checks the dossier, executes the plan and charges the budget.
 	Commit(ctx context.Context, b *enclave.Bundle, active []string) error
 	// Share gives the custodian's shares of a stage, once every active custodian has committed. Stage 2 needs stage 1's
@@ -68,14 +72,16 @@ type Custodian struct {
 	ledger *ledger
 
 	roster  atomic.Pointer[operators.Roster] // replaced only under mu, by a later one that root signed
-	seen    atomic.Pointer[enclave.Checkpoint]
+	seen    atomic.Pointer[seenFile]         // how far the log was followed, for those who do not wait for mu
 	journal *journal
 
 	mu       sync.Mutex // serialises everything that decides; peers' Records calls do not take it
 	follow   *follower
 	peers    map[string]Member
 	sessions map[enclave.Digest]*session
-	settled  int // own log entries that were compared with the ledger
+	dealt    map[enclave.Digest]*enclave.Keyset // keysets that were dealt to this custodian
+	purged   map[enclave.Digest]bool            // lineages that were disposed of and of which nothing is left here
+	settled  int                                // own log entries that were compared with the ledger
 	greeted  bool
 }
 
@@ -84,6 +90,8 @@ type session struct {
 	dossier *Dossier
 	cts     []evaluator.Ciphertext
 	keys    []enclave.Digest // noise key per term
+	// own shares by stage. They are what the custodian hands out; keeping them saves unwrapping its pieces at every check.
+	own map[int]*ShareSet
 }
 
 // New opens a custodian's state.
@@ -115,11 +123,15 @@ func New(cfg Config) (*Custodian, error) {
 	if c.follow, err = openFollower(cfg.Dir, cfg.Signer.Name(), cfg.Log); err != nil {
 		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
 	}
+	c.noteSeen()
 	if c.journal, err = openJournal(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
 	}
 	if c.ledger, err = openLedger(cfg.Dir, cfg.Signer, c.key); err != nil {
 		return nil, errors.Join(fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err), c.journal.close())
+	}
+	if err := c.openDealt(); err != nil {
+		return nil, errors.Join(fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err), c.ledger.close(), c.journal.close())
 	}
 	return c, nil
 }
@@ -184,16 +196,8 @@ func (c *Custodian) settle(ctx context.Context) error {
 	if err := c.ledger.healthy(); err != nil {
 		return err
 	}
-	keys, err := LogKeys(c.Roster())
-	if err != nil {
+	if err := c.readLog(ctx); err != nil {
 		return err
-	}
-	err = c.follow.advance(ctx, keys)
-	c.noteSeen()
-	if errors.Is(err, ErrLogFork) || errors.Is(err, enclave.ErrLogProof) {
-		return refuse(ErrLogFork, "log cannot be followed").Because(err)
-	} else if err != nil {
-		return err // not reached, or no disk: nothing that the log did wrong
 	}
 	lacks := func() bool {
 		return slices.ContainsFunc(c.follow.own[c.settled:], func(d enclave.Digest) bool { return !c.ledger.has(c.Name(), d) })
@@ -214,7 +218,8 @@ func (c *Custodian) settle(ctx context.Context) error {
 		}
 	}
 	if silent != nil && lacks() {
-		return refuse(ErrLedger, "the log shows charges of this custodian that its ledger lacks, as after a restore; it needs all its peers once").Because(silent)
+		return refuse(ErrLedger, "the log shows charges of this custodian that its ledger lacks, as after a restore; it needs all its peers once").
+			Because(&refusal.UnavailableError{What: "a peer", Cause: silent})
 	}
 	c.settled, c.greeted = len(c.follow.own), true
 	return nil
@@ -236,6 +241,9 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 	}
 	if err := c.follow.check(d.Checkpoint); err != nil {
 		return nil, refuse(ErrLogFork, "proofs lead to another log").Because(err)
+	}
+	if err := c.current(ctx, d); err != nil {
+		return nil, err
 	}
 	if r := c.withheld(b); r != nil {
 		return nil, r
@@ -282,7 +290,7 @@ func (c *Custodian) execute(ctx context.Context, d *Dossier) (*session, error) {
 		}
 		return nil, r
 	}
-	s := &session{cts: cts}
+	s := &session{cts: cts, own: map[int]*ShareSet{}}
 	for _, t := range d.Terms {
 		s.keys = append(s.keys, d.Plan.NoiseKey(&d.Manifest, t))
 	}
@@ -320,7 +328,8 @@ func (c *Custodian) checkActive(d *Dossier, active []string) *Refusal {
 	return nil
 }
 
-// merge takes over the active peers' records, and this custodian's own that only they still have.
+// merge takes over the active peers' records, and this custodian's own that only they still have. It makes sure that
+// they follow the same log.
 func (c *Custodian) merge(ctx context.Context, active []string) error {
 	for _, name := range active {
 		if name == c.Name() {
@@ -336,6 +345,13 @@ func (c *Custodian) merge(ctx context.Context, active []string) error {
 		}
 		if err := c.ledger.commit(records...); err != nil {
 			return refuse(ErrLedger, "records from %q", name).Because(err)
+		}
+		text, err := peer.Seen(ctx)
+		if err != nil {
+			return fmt.Errorf("asking custodian %q what log it sees: %w", name, err)
+		}
+		if err := c.compare(ctx, name, text); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -374,9 +390,11 @@ func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, a
 	}
 	// Before the log is read on, which may fail: a charge that was announced and is not in the ledger would have all
 	// peers asked for it.
+	failpoint.Hit(failpoint.ChargeLogged)
 	if err := c.ledger.commit(rec); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.ChargeStored)
 	return c.catchUp(ctx, b, proof)
 }
 

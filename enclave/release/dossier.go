@@ -2,6 +2,7 @@ package release
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"slices"
 	"time"
 
@@ -49,7 +50,8 @@ type Dossier struct {
 	Terms    []enclave.Term
 
 	PlanDigest enclave.Digest
-	KeysetSum  enclave.Digest
+	KeysetSum  enclave.Digest     // lineage: the first keyset, which manifest, blobs and ledgers name
+	Dealing    enclave.Digest     // Keyset itself: the first one, or the refresh of the plan's epoch
 	Others     []Other            // of a join
 	Program    *mpc.Program       // of a joint plan; Layout is then nil
 	View       *enclave.Manifest  // what Cells and Tabulate speak of: the manifest itself, or the view of a joint plan
@@ -93,13 +95,20 @@ func (d *Dossier) roster(b *enclave.Bundle, root ed25519.PublicKey) *Refusal {
 
 // data checks manifests and keysets: both of each dataset signed by a steward of one and the same agency.
 func (d *Dossier) data(b *enclave.Bundle) *Refusal {
-	first, r := d.dataset(b, b.Manifest)
+	var claimed enclave.Plan
+	if err := b.Plan.Open(enclave.KindPlan, &claimed); err != nil {
+		return refuse(ErrDossier, "plan").Because(err)
+	}
+	first, dealing, r := d.dataset(b, b.Manifest, claimed.Epoch)
 	if r != nil {
 		return r
 	}
-	d.Manifest, d.Keyset, d.KeysetSum, d.View = *first.Manifest, *first.Keyset, first.KeysetDigest, first.Manifest
-	for _, signed := range b.Manifests {
-		other, r := d.dataset(b, signed)
+	d.Manifest, d.Keyset, d.KeysetSum, d.Dealing, d.View = *first.Manifest, *first.Keyset, first.KeysetDigest, dealing, first.Manifest
+	for i, signed := range b.Manifests {
+		if claimed.Joint == nil || i+1 >= len(claimed.Joint.Sources) {
+			return refuse(ErrPlanMismatch, "dossier has %d more manifests than the plan has datasets", len(b.Manifests)-i)
+		}
+		other, _, r := d.dataset(b, signed, claimed.Joint.Sources[i+1].Epoch)
 		if r != nil {
 			return r
 		}
@@ -108,41 +117,46 @@ func (d *Dossier) data(b *enclave.Bundle) *Refusal {
 	return nil
 }
 
-func (d *Dossier) dataset(b *enclave.Bundle, manifest canon.Signed) (*Other, *Refusal) {
-	out := &Other{Manifest: &enclave.Manifest{}, Keyset: &enclave.Keyset{}, ManifestDigest: manifest.Digest()}
+// dataset checks one manifest and finds the keyset that the plan was made for: of the manifest's lineage, the one of the
+// plan's epoch. That it is the latest is for custodians to judge, who follow the log.
+func (d *Dossier) dataset(b *enclave.Bundle, manifest canon.Signed, epoch int64) (out *Other, dealing enclave.Digest, _ *Refusal) {
+	out = &Other{Manifest: &enclave.Manifest{}, ManifestDigest: manifest.Digest()}
 	by, err := d.Roster.VerifyPast(manifest, enclave.KindManifest, operators.RoleSteward)
 	if err != nil {
-		return nil, refuse(ErrDossier, "manifest").Because(err)
+		return nil, dealing, refuse(ErrDossier, "manifest").Because(err)
 	}
 	if err := manifest.Open(enclave.KindManifest, out.Manifest); err != nil {
-		return nil, refuse(ErrDossier, "manifest").Because(err)
+		return nil, dealing, refuse(ErrDossier, "manifest").Because(err)
 	}
-	m, ks := out.Manifest, out.Keyset
+	m := out.Manifest
 	if by.Body != m.Owner {
-		return nil, refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", m.Owner, by.Name, by.Body)
+		return nil, dealing, refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", m.Owner, by.Name, by.Body)
 	}
+	out.KeysetDigest = m.Keyset
+	var own []enclave.Signed // those that the manifest's owner signed
 	for _, signed := range b.Keysets {
-		if signed.Digest() != m.Keyset {
-			continue
-		}
 		by, err := d.Roster.VerifyPast(signed, enclave.KindKeyset, operators.RoleSteward)
 		if err != nil {
-			return nil, refuse(ErrDossier, "keyset").Because(err)
+			return nil, dealing, refuse(ErrDossier, "keyset").Because(err)
 		}
-		if err := signed.Open(enclave.KindKeyset, ks); err != nil {
-			return nil, refuse(ErrDossier, "keyset").Because(err)
+		if by.Body == m.Owner {
+			own = append(own, signed)
+		} else if signed.Digest() == m.Keyset {
+			return nil, dealing, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q of %q signed", m.Dataset, m.Owner, m.Keyset.Short(), by.Name, by.Body)
 		}
-		if by.Body != ks.Owner || ks.Owner != m.Owner || ks.Dataset != m.Dataset {
-			return nil, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q signed for dataset %q of %q", m.Dataset,
-				m.Owner, m.Keyset.Short(), by.Name, ks.Dataset, ks.Owner)
-		}
-		if err := ks.Validate(); err != nil {
-			return nil, refuse(ErrForeignKeyset, "keyset").Because(err)
-		}
-		out.KeysetDigest = signed.Digest()
-		return out, nil
 	}
-	return nil, refuse(ErrDossier, "keyset %s of the manifest is not in the dossier", m.Keyset)
+	ks, dealing, err := enclave.Lineage(m.Keyset, own, epoch)
+	if errors.Is(err, enclave.ErrNotFound) {
+		return nil, dealing, refuse(ErrDossier, "keyset %s of the manifest, epoch %d, is not in the dossier", m.Keyset, epoch)
+	}
+	if err != nil {
+		return nil, dealing, refuse(ErrForeignKeyset, "keyset").Because(err)
+	}
+	if ks.Owner != m.Owner || ks.Dataset != m.Dataset {
+		return nil, dealing, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which is for dataset %q of %q", m.Dataset, m.Owner, m.Keyset.Short(), ks.Dataset, ks.Owner)
+	}
+	out.Keyset = ks
+	return out, dealing, nil
 }
 
 // owners maps every dataset of the scenario to the agency that signed its keyset.

@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,7 +12,9 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -71,6 +74,7 @@ func (c *Custodian) endorse(ctx context.Context, b *enclave.Bundle, r enclave.Re
 		if _, err := c.ledger.append(Record{Type: recordRelease, Plan: s.dossier.PlanDigest, Job: r.Job, Release: canon.DigestOf(r), At: canon.At(c.cfg.Clock())}); err != nil {
 			return canon.Signature{}, err
 		}
+		failpoint.Hit(failpoint.ReleaseKept)
 	}
 	delete(c.sessions, s.dossier.PlanDigest)
 	return c.cfg.Signer.Sign(enclave.KindRelease, canon.MustMarshal(r))
@@ -108,6 +112,7 @@ func (c *Custodian) Lead(ctx context.Context, b *enclave.Bundle, members []Membe
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.ReleaseLogged)
 	signed := canon.Signed{Kind: enclave.KindRelease, Body: canon.MustMarshal(rel)}
 	sigs := make([]canon.Signature, len(active))
 	g, gctx := errgroup.WithContext(ctx)
@@ -120,6 +125,7 @@ func (c *Custodian) Lead(ctx context.Context, b *enclave.Bundle, members []Membe
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.ReleaseGathers)
 	signed.Sigs = sigs
 	sealed, err := c.sealTable(s.dossier, b, table, signed.Digest())
 	if err != nil {
@@ -178,19 +184,31 @@ func (c *Custodian) refusedLocked(ctx context.Context, b *enclave.Bundle, err er
 }
 
 // gather has the members commit. Whoever cannot be reached or refuses is left out and the others commit again under the
-// smaller list, as long as a quorum remains; committing twice charges once.
+// smaller list, as long as a quorum remains; committing twice charges once. A leader that is left out itself cannot go on,
+// but another could: that is no refusal.
 func (c *Custodian) gather(ctx context.Context, b *enclave.Bundle, members []Member) ([]Member, error) {
 	quorum := c.quorum(b)
 	members = slices.Clone(members)
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Name(), b.Name()) })
+	met := make([]error, len(members))
+	var greetings sync.WaitGroup
+	for i, m := range members {
+		greetings.Go(func() { met[i] = c.meet(ctx, m) })
+	}
+	greetings.Wait()
 	var lost []error
-	active := slices.DeleteFunc(members, func(m Member) bool {
-		_, err := m.Records(ctx, c.ledger.heights())
-		if err != nil {
-			lost = append(lost, fmt.Errorf("custodian %q cannot be reached: %w", m.Name(), err))
+	var active []Member
+	for i, err := range met {
+		var fork *Refusal
+		switch {
+		case errors.As(err, &fork): // whoever it is that was shown another log
+			return nil, c.refusedLocked(ctx, b, fork)
+		case err != nil:
+			lost = append(lost, err)
+		default:
+			active = append(active, members[i])
 		}
-		return err != nil
-	})
+	}
 	for len(active) >= quorum {
 		errs := make([]error, len(active))
 		var wg sync.WaitGroup
@@ -212,9 +230,31 @@ func (c *Custodian) gather(ctx context.Context, b *enclave.Bundle, members []Mem
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		me := slices.IndexFunc(active, func(m Member) bool { return m.Name() == c.Name() })
+		if me < 0 || errs[me] != nil && len(willing) >= quorum {
+			var own error
+			if me >= 0 {
+				own = errs[me]
+			}
+			return nil, &refusal.UnavailableError{What: fmt.Sprintf("a leader: custodian %q, which does not take part itself,", c.Name()), Cause: own}
+		}
 		active = willing
 	}
 	return nil, &QuorumError{Have: len(active), Need: quorum, Causes: lost}
+}
+
+// meet finds out whether a member is there and follows the same log.
+func (c *Custodian) meet(ctx context.Context, m Member) error {
+	if m.Name() == c.Name() {
+		return nil
+	}
+	text, err := m.Seen(ctx)
+	if err != nil {
+		return fmt.Errorf("custodian %q: %w", m.Name(), err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.compare(ctx, m.Name(), text)
 }
 
 func (c *Custodian) quorum(b *enclave.Bundle) int {

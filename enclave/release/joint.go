@@ -173,7 +173,7 @@ func (c *Custodian) prepareJoint(ctx context.Context, d *Dossier) (*session, err
 	if err != nil {
 		return nil, refuse(ErrPlanMismatch, "program").Because(err)
 	}
-	s := &session{}
+	s := &session{own: map[int]*ShareSet{}}
 	for _, t := range d.Terms {
 		s.keys = append(s.keys, byMeasure[t.Measure])
 		s.cts = append(s.cts, evaluator.Ciphertext{Digest: byMeasure[t.Measure]})
@@ -316,7 +316,7 @@ func (c *Custodian) nodeNoise(ctx context.Context, d *Dossier) ([]byte, error) {
 	h := sha256.New()
 	h.Write([]byte("yingzhou node noise v1\x00"))
 	for _, piece := range c.held(d) {
-		part, err := c.cfg.Keys.PRF(ctx, keys.PieceID{Keyset: d.KeysetSum, Piece: piece}, append([]byte("node noise\x00"), epochContext(d.Keyset.Epoch)...))
+		part, err := c.cfg.Keys.PRF(ctx, keys.PieceID{Keyset: d.Dealing, Piece: piece}, append([]byte("node noise\x00"), epochContext(d.Keyset.Epoch)...))
 		if err != nil {
 			return nil, err
 		}

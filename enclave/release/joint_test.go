@@ -18,7 +18,7 @@ import (
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/mpc"
 	"yingzhou.dev/lab/enclave/mpc/engine"
-	"yingzhou.dev/lab/enclave/mpc/link"
+	mpclink "yingzhou.dev/lab/enclave/mpc/link"
 	"yingzhou.dev/lab/enclave/mpc/mpctest"
 	"yingzhou.dev/lab/enclave/mpc/shares"
 	"yingzhou.dev/lab/enclave/release"
@@ -85,7 +85,7 @@ func (n *inProcess) Run(ctx context.Context, job release.NodeJob) (*mpc.Output, 
 	if err != nil {
 		return nil, nil, err
 	}
-	mesh, err := link.Connect(ctx, link.Config{Party: job.Party, Certificate: cert, Peers: pins, Job: job.Plan, Listener: l,
+	mesh, err := mpclink.Connect(ctx, mpclink.Config{Party: job.Party, Certificate: cert, Peers: pins, Job: job.Plan, Listener: l,
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket(job.Party+1))
@@ -128,10 +128,10 @@ func newJoint(t *testing.T, taxBudget int) *joint {
 		return operators.DatasetUse{Dataset: dataset, Columns: []operators.ColumnUse{{Column: "id", Uses: []operators.Use{operators.UseJoin}},
 			{Column: "town", Uses: []operators.Use{operators.UseFilter, operators.UseGroup}}, {Column: column, Uses: []operators.Use{operators.UseAggregate, operators.UseFilter}}}}
 	}
-	j.state("official-1", operators.KindLicense, operators.License{Operator: "operator", NotBefore: j.at(), NotAfter: canon.At(j.now.AddDate(2, 0, 0)), SecurityReview: "r", Agreement: "a", By: "official-1", Made: j.at()})
+	j.state("official-1", operators.KindLicense, operators.License{Operator: "operator", NotBefore: j.at(), NotAfter: canon.At(j.now().AddDate(2, 0, 0)), SecurityReview: "r", Agreement: "a", By: "official-1", Made: j.at()})
 	datasets := []operators.DatasetUse{scenarioUse("tax", "y"), scenarioUse("water", "x")}
 	j.scenario = j.state("analyst", operators.KindScenario, operators.Scenario{Name: "s", Operator: "operator", Purpose: "p", Datasets: datasets, EpsilonMicro: 40_000_000,
-		JobEpsilonMicro: 12_000_000, MinCohort: 10, MarginMilli: 2000, Workers: []canon.Digest{program}, NotAfter: canon.At(j.now.AddDate(1, 0, 0)), By: "analyst", Made: j.at()}).Digest()
+		JobEpsilonMicro: 12_000_000, MinCohort: 10, MarginMilli: 2000, Workers: []canon.Digest{program}, NotAfter: canon.At(j.now().AddDate(1, 0, 0)), By: "analyst", Made: j.at()}).Digest()
 	j.share("water", "x", "steward", agency, 100)
 	j.share("tax", "y", "rival-steward", rival, taxBudget)
 	for i, who := range []string{"rival-steward", "steward"} {
@@ -181,7 +181,7 @@ func (j *joint) job(query string, epsilon int64) *enclave.Bundle {
 	names, err := plan.Datasets(query)
 	j.check(err)
 	g, err := operators.Authorize(operators.Statements{Roster: j.signed, RootKey: j.root.Verify(), All: j.statements, Owners: j.owners()},
-		operators.Request{Operator: "operator", Scenario: j.scenario, Analyst: "analyst", Now: j.now})
+		operators.Request{Operator: "operator", Scenario: j.scenario, Analyst: "analyst", Now: j.now()})
 	j.check(err)
 	q := release.Question{Query: query, EpsilonMicro: epsilon, Grant: g, GrantDigest: canon.DigestOf(g)}
 	b := &enclave.Bundle{Format: enclave.KindBundle, Roster: j.signed, Statements: slices.Clone(j.statements), Grant: j.sign("lab", operators.KindGrant, g)}

@@ -32,6 +32,8 @@ var (
 	ErrRelease          = refusal.ErrRelease
 	ErrLedger           = refusal.ErrLedger
 	ErrPiece            = refusal.ErrPiece
+	ErrReplaced         = refusal.ErrReplaced
+	ErrDisposed         = refusal.ErrDisposed
 )
 
 type (

@@ -20,6 +20,7 @@ import (
 	"yingzhou.dev/lab/enclave/program"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // KindShares is a custodian's shares of one stage of one plan.
@@ -107,9 +108,11 @@ func (c *Custodian) share(ctx context.Context, b *enclave.Bundle, stage int, act
 	if err != nil {
 		return canon.Signed{}, err
 	}
+	failpoint.Hit(failpoint.SharesLogged)
 	if err := durable.WriteFile(path, canon.MustMarshal(signed), 0o600); err != nil {
 		return canon.Signed{}, err
 	}
+	failpoint.Hit(failpoint.SharesStored)
 	return signed, nil
 }
 
@@ -174,6 +177,9 @@ func (c *Custodian) held(d *Dossier) []int {
 
 // compute derives the shares of some terms for every piece held here.
 func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []int) (*ShareSet, error) {
+	if have := s.own[stage]; have != nil && slices.Equal(have.Terms, terms) {
+		return have, nil
+	}
 	set := &ShareSet{By: c.Name(), Plan: s.dossier.PlanDigest, Stage: stage, Terms: terms, Pieces: []PieceShares{}}
 	if set.Terms == nil {
 		set.Terms = []int{}
@@ -185,15 +191,16 @@ func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []
 		}
 		set.Pieces = append(set.Pieces, PieceShares{Piece: piece, Shares: shares})
 	}
+	s.own[stage] = set
 	return set, nil
 }
 
 func (c *Custodian) computePiece(ctx context.Context, s *session, piece int, terms []int) ([]byte, error) {
 	d := s.dossier
-	id := keys.PieceID{Keyset: d.KeysetSum, Piece: piece}
+	id := keys.PieceID{Keyset: d.Dealing, Piece: piece}
 	data, err := c.cfg.Keys.Piece(ctx, id)
 	if errors.Is(err, keys.ErrNoPiece) {
-		return nil, refuse(ErrForeignKeyset, "piece %d of keyset %s is not held here", piece, d.KeysetSum.Short()).Because(err)
+		return nil, refuse(ErrForeignKeyset, "piece %d of keyset %s is not held here", piece, d.Dealing.Short()).Because(err)
 	}
 	if err != nil {
 		return nil, err

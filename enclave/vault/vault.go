@@ -73,8 +73,8 @@ type Config struct {
 	Transit      string `json:"transit,omitempty" yaml:"transit"`     // mount; "" = "transit"
 	KV           string `json:"kv,omitempty" yaml:"kv"`               // mount of a kv v2 engine; "" = "kv"
 
-	Timeout  time.Duration `json:"-" yaml:"timeout"`  // of one request; 0 = 5 s
-	Patience time.Duration `json:"-" yaml:"patience"` // how long a request is repeated in all; 0 = 15 s
+	Timeout  time.Duration `json:"timeout,omitempty" yaml:"timeout"`   // of one request; 0 = 5 s
+	Patience time.Duration `json:"patience,omitempty" yaml:"patience"` // how long a request is repeated in all; 0 = 15 s
 
 	Transport http.RoundTripper `json:"-" yaml:"-"` // for tests; nil = TLS 1.3 by CAFile
 	Logger    *slog.Logger      `json:"-" yaml:"-"` // nil = slog.Default

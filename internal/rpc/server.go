@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -56,8 +57,10 @@ func NewServer(tlsConfig *tls.Config, cfg Config) (*Server, error) {
 // Serve answers calls until ctx ends. It then tells health watchers, refuses new calls and lets those under way finish
 // for as long as Config.Drain says.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	ctx, ended := context.WithCancel(ctx)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		defer ended() // also when somebody calls Stop
 		if err := s.Server.Serve(listener); err != nil {
 			return fmt.Errorf("serving on %s: %w", listener.Addr(), err)
 		}
@@ -79,10 +82,12 @@ func Dial(address string, tlsConfig *tls.Config, opts ...grpc.DialOption) (*grpc
 	opts = append([]grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
+		// A lost peer is back within seconds of coming back.
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second,
+			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second}}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithChainUnaryInterceptor(passUnary), grpc.WithChainStreamInterceptor(passStream),
 	}, opts...)
-	// passthrough would lose re-resolution; dns is grpc's default and takes IP addresses as they are.
 	conn, err := grpc.NewClient(address, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("dialling %q: %w", address, err)

@@ -51,7 +51,8 @@ type logServer struct {
 }
 
 // acts are what custodians announce.
-var acts = []string{enclave.EntryCharge, enclave.EntryShare, enclave.EntryRelease, enclave.EntryRefusal}
+var acts = []string{enclave.EntryCharge, enclave.EntryShare, enclave.EntryRelease, enclave.EntryRefusal,
+	enclave.EntryRotation, enclave.EntryRetirement, enclave.EntryDestruction}
 
 func (s *logServer) Append(ctx context.Context, req *enclavev1.AppendRequest) (*enclavev1.AppendResponse, error) {
 	peer, ok := rpc.PeerFrom(ctx)

@@ -35,15 +35,25 @@ func (l *Lab) over(store sandbox.Store) *Lab {
 
 // drive runs a job as far as it goes. A job that has to wait says why, to whoever watches it, and is an error.
 func (l *Lab) drive(ctx context.Context, id sandbox.JobID) error {
-	_, err := l.Run(ctx, id, nil)
+	watch := l.cfg.Watch
+	_, err := l.Run(ctx, id, func(j sandbox.Job) {
+		if !j.State.Ended() { // its end is told with its reason
+			watch(j, nil)
+		}
+	})
 	job, look := l.cfg.Store.Job(context.WithoutCancel(ctx), id)
 	if look == nil && job.State.Ended() {
+		var before *EndedError
+		if errors.As(err, &before) {
+			err = nil // somebody else ended it, and said why
+		}
+		watch(job, err)
 		return nil // released, or ended with a reason that the job tells
 	}
 	if err == nil || look != nil || ctx.Err() != nil || errors.Is(err, sandbox.ErrFenced) {
 		return errors.Join(err, look)
 	}
-	l.report(ctx, &job, waiting(err), 0, func(sandbox.Job) {})
+	l.report(ctx, &job, waiting(err), 0, func(j sandbox.Job) { watch(j, nil) })
 	return err
 }
 

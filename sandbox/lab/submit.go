@@ -9,6 +9,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/plan"
@@ -114,6 +115,9 @@ func (l *Lab) sealed(ctx context.Context, name string, grant *operators.Grant) (
 	if err != nil {
 		return nil, err
 	}
+	if d.Disposal != nil {
+		return nil, &plan.RefusedError{Reasons: []plan.Reason{{Code: plan.CodeDataset, Text: fmt.Sprintf("dataset %q was disposed of: its purpose is %s", name, d.Disposal.Cause)}}}
+	}
 	if d.Manifest == nil {
 		return nil, &plan.RefusedError{Reasons: []plan.Reason{{Code: plan.CodeDataset, Text: fmt.Sprintf("dataset %q is registered but nothing is sealed yet", name)}}}
 	}
@@ -154,6 +158,7 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 	if err := l.cfg.Store.CreateJob(ctx, job); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.JobCreated)
 	prepared, err := l.Prepare(ctx, r)
 	if err != nil {
 		return l.refuse(ctx, job, err)
@@ -180,6 +185,7 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 	if err := l.Announce(ctx, entry); err != nil { // every job has its entry, also one that repeats a plan
 		return job, err
 	}
+	failpoint.Hit(failpoint.PlanLogged)
 	var after sandbox.Job
 	err = l.cfg.Store.Atomic(ctx, func(rec sandbox.Records) error {
 		for _, s := range []enclave.Signed{grant, signed} {
@@ -190,6 +196,7 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 		after, _, err = rec.MoveJob(ctx, id, sandbox.Change{From: sandbox.Queued, Event: sandbox.Plan, Plan: signed.Digest(), At: l.cfg.Clock()})
 		return err
 	})
+	failpoint.Hit(failpoint.PlanStored)
 	return after, err
 }
 
@@ -260,10 +267,12 @@ func (l *Lab) end(ctx context.Context, job sandbox.Job, event sandbox.Event, kin
 	if err := l.Announce(ctx, entry); err != nil {
 		return job, errors.Join(why, err)
 	}
+	failpoint.Hit(failpoint.EndLogged)
 	after, _, err := l.cfg.Store.MoveJob(ctx, job.ID, sandbox.Change{From: job.State, Event: event, Reason: reason, At: l.cfg.Clock()})
 	if err != nil {
 		return job, errors.Join(why, err)
 	}
+	failpoint.Hit(failpoint.EndStored)
 	return after, why
 }
 
@@ -286,7 +295,9 @@ func (l *Lab) Cancel(ctx context.Context, id sandbox.JobID, analyst, reason stri
 	if err := l.Announce(ctx, enclave.Entry{Type: enclave.EntryCancel, Subject: job.Scenario, By: analyst, Job: string(id), At: l.now()}); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.CancelLogged)
 	after, _, err := l.cfg.Store.MoveJob(ctx, id, sandbox.Change{From: job.State, Event: sandbox.Cancel, Reason: reason, At: l.cfg.Clock()})
+	failpoint.Hit(failpoint.CancelStored)
 	return after, err
 }
 

@@ -50,6 +50,9 @@ func Status(err error) (*status.Status, bool) {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) { // the text would name a path
 		return status.New(codes.ResourceExhausted, "the lab's disk is full"), true
 	}
+	if errors.Is(err, sandbox.ErrUnavailable) {
+		return status.New(codes.Unavailable, "the lab's database does not answer, try again"), true
+	}
 	st, unopened := refusal.Status(err) // with the details that the custodians gave
 	if unopened {
 		p.Kind, p.Reasons = labv1.Problem_UNOPENED, unopenedReasons(err)

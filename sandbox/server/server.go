@@ -28,7 +28,6 @@ import (
 	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/operators/registry"
-	"yingzhou.dev/lab/sandbox"
 	labv1 "yingzhou.dev/lab/sandbox/api/v1"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/lab"
@@ -60,7 +59,6 @@ type Config struct {
 	Blobs      *store.Store
 	Node       Node
 	Jobs       *Watchers
-	Wake       func(sandbox.JobID) // tells whoever drives jobs of a new one
 	RootKey    []byte
 	TLS        *tls.Config           // as pki.Source.Server makes it
 	Custodians []Address             // may be empty
@@ -98,7 +96,7 @@ type Server struct {
 // New wires the service. Nothing listens yet.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case cfg.Name == "", cfg.Lab == nil, cfg.Registry == nil, cfg.Log == nil, cfg.Blobs == nil, cfg.Node == nil, cfg.Jobs == nil, cfg.Wake == nil, cfg.RootKey == nil, cfg.TLS == nil:
+	case cfg.Name == "", cfg.Lab == nil, cfg.Registry == nil, cfg.Log == nil, cfg.Blobs == nil, cfg.Node == nil, cfg.Jobs == nil, cfg.RootKey == nil, cfg.TLS == nil:
 		return nil, errors.New("server: a required field of the configuration is missing")
 	}
 	if cfg.Clock == nil {

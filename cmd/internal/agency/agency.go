@@ -17,6 +17,7 @@ import (
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
@@ -76,8 +77,11 @@ func Open(ctx context.Context, cfg Config, name string, dir func(body string) st
 	return &Agency{cfg: cfg, steward: id, party: p}, durable.MkdirAll(filepath.Join(cfg.Dir, "schemas"), 0o700)
 }
 
-// Steward is who acts, and as what the roster knows them.
-func (a *Agency) Steward() (*keys.Identity, operators.Party) { return a.steward, a.party }
+// Steward is who acts, with the keys.
+func (a *Agency) Steward() *keys.Identity { return a.steward }
+
+// Party is the steward's place in the roster.
+func (a *Agency) Party() operators.Party { return a.party }
 
 func keyName(dataset string) string { return "dataset key " + dataset }
 
@@ -114,9 +118,11 @@ func (a *Agency) Register(ctx context.Context, sc *schema.Schema) (*enclave.Keys
 	if err := ring.Put(keyName(name)+" "+dealt.Keyset.Digest().String(), secret); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.DatasetKeyStored)
 	if err := a.saveSchema(sc, 0); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.SchemaStored)
 	if err := a.cfg.Lab.RegisterKeyset(ctx, dealt.Keyset); err != nil {
 		return nil, err
 	}

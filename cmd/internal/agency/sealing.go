@@ -14,6 +14,7 @@ import (
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/seal/table"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
 )
@@ -40,12 +41,12 @@ type Sealed struct {
 // Seal seals a file as the next version of a dataset. If anything is wrong with it, nothing changes; the report is
 // returned along with the error when the table itself is at fault.
 func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOptions) (*Sealed, error) {
-	d, err := a.cfg.Lab.Dataset(ctx, dataset)
+	d, err := a.owned(ctx, dataset)
 	if err != nil {
 		return nil, err
 	}
-	if d.Keyset.Owner != a.party.Body {
-		return nil, fmt.Errorf("dataset %q %w: it is of %s, and %s acts for %s", dataset, ErrNotYours, d.Keyset.Owner, a.party.Name, a.party.Body)
+	if d.Disposal != nil {
+		return nil, fmt.Errorf("sealing dataset %q: %w: it was disposed of, for good", dataset, sandbox.ErrConflict)
 	}
 	version := int64(1)
 	if d.Manifest != nil {
@@ -60,7 +61,7 @@ func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOption
 	switch {
 	case sc.Sealing.Dataset != dataset:
 		return nil, fmt.Errorf("%w: the schema describes dataset %q, not %q", sandbox.ErrConflict, sc.Sealing.Dataset, dataset)
-	case sc.Params() != d.Keyset.Params || sc.Sealing.EntityRows != d.Keyset.EntityRows || sc.BudgetMicro() != d.Keyset.BudgetMicro:
+	case sc.Params() != d.Keyset.Params || sc.Sealing.EntityRows != d.Keyset.EntityRows || d.Keyset.Epoch == 1 && sc.BudgetMicro() != d.Keyset.BudgetMicro:
 		return nil, fmt.Errorf("%w: dataset %q was registered with parameter set %s, %d row(s) per entity and budget ε %s; these belong to its key and cannot change",
 			sandbox.ErrConflict, dataset, d.Keyset.Params, d.Keyset.EntityRows, enclave.FormatScaled(d.Keyset.BudgetMicro, 6))
 	}
@@ -97,6 +98,7 @@ func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOption
 		}
 		return nil, fmt.Errorf("sealing %s as dataset %q: %w", filepath.Base(path), dataset, err)
 	}
+	failpoint.Hit(failpoint.BlobsStored)
 	m, digest, err := a.publish(ctx, d, cfg, res, version)
 	if err != nil {
 		return nil, errors.Join(err, a.cfg.Sweep(context.WithoutCancel(ctx))) // blobs without a manifest, also when the caller has gone
@@ -110,13 +112,16 @@ func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOption
 	return out, nil
 }
 
+// ownKeyName is what a dataset's key is called in its owner's keyring.
+func ownKeyName(d *lab.Dataset) string { return keyName(d.Name) + " " + d.KeysetDigest.String() }
+
 // ownKey reads a dataset's key from its owner's keyring.
 func (a *Agency) ownKey(params *he.Params, d *lab.Dataset) (*he.SecretKey, error) {
 	ring, err := keys.OpenFile(filepath.Join(a.cfg.Dir, "keyring"))
 	if err != nil {
 		return nil, err
 	}
-	secret, err := ring.Get(keyName(d.Name) + " " + d.KeysetDigest.String())
+	secret, err := ring.Get(ownKeyName(d))
 	if err != nil {
 		return nil, fmt.Errorf("key of dataset %q: %w", d.Name, err)
 	}

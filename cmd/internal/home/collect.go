@@ -69,11 +69,10 @@ func (h *Home) DefineCollection(ctx context.Context, c enclave.Collection, enrol
 // ConfirmCollection adds the signature of the owner of the data: that these are its reporters. The log has the
 // collection before anybody can report to it.
 func (h *Home) ConfirmCollection(ctx context.Context, name, steward string) error {
-	a, err := h.agency(ctx, steward)
+	own, err := h.agency(ctx, steward)
 	if err != nil {
 		return err
 	}
-	id, party := a.Steward()
 	signed, task, err := h.collection(ctx, name)
 	if err != nil {
 		return err
@@ -82,13 +81,13 @@ func (h *Home) ConfirmCollection(ctx context.Context, name, steward string) erro
 	if err != nil {
 		return err
 	}
-	if d.Keyset.Owner != party.Body {
+	if d.Keyset.Owner != own.Party().Body {
 		return fmt.Errorf("collection %q: dataset %q %w: it is of %s", name, task.Dataset, agency.ErrNotYours, d.Keyset.Owner)
 	}
-	if signed.Verify(steward, party.Key()) == nil {
+	if signed.Verify(steward, own.Party().Key()) == nil {
 		return nil // confirmed before
 	}
-	sig, err := id.Sign(enclave.KindCollection, signed.Body)
+	sig, err := own.Steward().Sign(enclave.KindCollection, signed.Body)
 	if err != nil {
 		return err
 	}
@@ -252,9 +251,9 @@ func (h *Home) releasedFile(name string, batch int64) string {
 
 func (h *Home) aggregator(ctx context.Context, t *prio3.Task, roster *operators.Roster, i int) (*prio3.Aggregator, error) {
 	name := t.Aggregators[i]
-	id, err := keys.LoadIdentity(h.path("custodians", name, "identity.key"))
-	if err != nil {
-		return nil, err
+	id := h.parties[name]
+	if id == nil {
+		return nil, fmt.Errorf("collection %q: aggregator %q is not here: %w", t.Name, name, sandbox.ErrNotFound)
 	}
 	peer, ok := roster.Find(t.Aggregators[1-i])
 	if !ok {

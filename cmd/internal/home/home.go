@@ -27,11 +27,13 @@ import (
 	"sync"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
@@ -67,9 +69,11 @@ const (
 type Options struct {
 	Worker  string // path of the worker program; "" = beside this program
 	Backend string // "docker", "process" or "" = the best that is there
-	Clock   func() time.Time
-	Logger  *slog.Logger
-	Wait    time.Duration // how long to wait for another process to finish
+	// Database is where metadata is kept if not in the lab's folder: a connection string or URL of PostgreSQL.
+	Database string
+	Clock    func() time.Time
+	Logger   *slog.Logger
+	Wait     time.Duration // how long to wait for another process to finish
 	// NodeLog hears what a compute node wrote: a line a step with the seconds since its start; may be nil.
 	NodeLog func(custodian, lines string)
 }
@@ -86,14 +90,17 @@ type Home struct {
 	Log        *audit.Log
 	Registry   *registry.Registry
 	Custodians []*release.Custodian
+	Vaults     map[string]*vault.Client // of the custodians whose keys are in one
 
 	opts    Options
 	nodes   sync.Mutex // guards the files of node certificates
 	lock    *os.File
 	closers []io.Closer
 	stop    []func(context.Context) error
-	worker  *worker
+	worker  *node.Worker
 	records *db.DB
+	parties map[string]party // custodians' keys, by name
+	stores  []*store.Store   // every folder of blobs: the control plane's and the custodians' mirrors
 	keeper  *lab.Keeper
 }
 
@@ -103,13 +110,8 @@ func Open(ctx context.Context, dir string, opts Options) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	if opts.Clock == nil {
-		opts.Clock = time.Now
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.Default()
-	}
-	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts.withDefaults(),
+		Vaults: map[string]*vault.Client{}, parties: map[string]party{}}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -148,7 +150,8 @@ func (h *Home) open(ctx context.Context) error {
 	if h.Blobs, err = store.Open(h.path("plane", "blobs")); err != nil {
 		return err
 	}
-	if h.records, err = db.Open(ctx, h.path("plane", "lab.db")); err != nil {
+	h.stores = append(h.stores, h.Blobs)
+	if h.records, err = h.openRecords(ctx); err != nil {
 		return err
 	}
 	h.closers = append(h.closers, h.records)
@@ -163,7 +166,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.worker, err = newWorker(h.Dir, h.opts, h.Production); err != nil {
+	if h.worker, err = node.New(node.Config{Program: h.opts.Worker, Backend: h.opts.Backend, Production: h.Production, Dir: h.Dir}); err != nil {
 		return err
 	}
 	h.closers = append(h.closers, h.worker)
@@ -260,6 +263,16 @@ func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
 		return enclave.LogKeys{}, err
 	}
 	return release.LogKeys(roster)
+}
+
+// Isolation says what stands between a worker and the machine, and why nothing better does.
+func (h *Home) Isolation(ctx context.Context) (isolation, why string, err error) {
+	return h.worker.Isolation(ctx)
+}
+
+// WorkerDigests names this lab's worker as each back end knows it.
+func (h *Home) WorkerDigests(ctx context.Context) ([]enclave.Digest, error) {
+	return h.worker.WorkerDigests(ctx)
 }
 
 // LogDir is the folder of the log, for audit.Fsck.

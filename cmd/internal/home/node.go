@@ -45,26 +45,11 @@ type nodeRunner struct {
 	own  *store.Store
 }
 
-// nodeProgram is the path of the program, beside the worker.
-func (h *Home) nodeProgram() string { return filepath.Join(filepath.Dir(h.worker.path), "node") }
-
-// NodeDigest names the node program, for a scenario to approve; the zero digest if there is none.
-func (h *Home) NodeDigest() (enclave.Digest, error) {
-	data, err := os.ReadFile(h.nodeProgram())
-	if errors.Is(err, fs.ErrNotExist) {
-		return enclave.Digest{}, nil
-	}
-	if err != nil {
-		return enclave.Digest{}, fmt.Errorf("node program: %w", err)
-	}
-	return canon.Sum(data), nil
-}
-
 // identifyNode implements lab.Config.NodeProgram.
 func (h *Home) identifyNode(context.Context) (enclave.Digest, string, error) {
-	d, err := h.NodeDigest()
+	d, err := h.worker.ComputeDigest()
 	if err == nil && (d.IsZero() || h.Production) {
-		err = fmt.Errorf("node program %s: %w: joint jobs need three nodes (in production, at three bodies)", h.nodeProgram(), fs.ErrNotExist)
+		err = fmt.Errorf("node program %s: %w: joint jobs need three nodes (in production, at three bodies)", h.worker.ComputeProgram(), fs.ErrNotExist)
 	}
 	return d, "three processes (development only)", err
 }
@@ -91,7 +76,7 @@ func (n *nodeRunner) Run(ctx context.Context, job release.NodeJob) (*mpc.Output,
 		return nil, nil, err
 	}
 	// Socket names have a length limit that a lab's folder may exceed.
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("yz-%s-%s", canon.Sum([]byte(n.h.worker.lab)).Short(), job.Plan.Short()))
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("yz-%s-%s", canon.Sum([]byte(n.h.Dir)).Short(), job.Plan.Short()))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("making a folder for sockets: %w", err)
 	}
@@ -114,7 +99,7 @@ func (n *nodeRunner) start(ctx context.Context, in nodejob.Job) (*nodejob.Result
 		return nil, fmt.Errorf("starting node: %w", err)
 	}
 	defer clear(data)
-	cmd := exec.CommandContext(ctx, n.h.nodeProgram())
+	cmd := exec.CommandContext(ctx, n.h.worker.ComputeProgram())
 	cmd.Env = []string{"TMPDIR=" + os.TempDir()}
 	cmd.Stdin = bytes.NewReader(data)
 	var out, said bytes.Buffer

@@ -5,11 +5,11 @@ import (
 	"errors"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/lab"
-	"yingzhou.dev/lab/sandbox/plan"
 )
 
 // founders are the parties of a new lab. People are added with AddPerson.
@@ -22,16 +22,6 @@ var founders = []operators.Party{
 	{Name: "custodian-notary", Role: operators.RoleCustodian, Body: "区公证处"},
 	{Name: "lab", Role: operators.RoleLab, Body: "区数据局"},
 	{Name: "node", Role: operators.RoleNode, Body: "区大数据中心"},
-}
-
-// BuildPlan is the planner as custodians and auditors run it.
-func BuildPlan(q release.Question) (*enclave.Plan, error) {
-	r := plan.Request{Query: q.Query, EpsilonMicro: q.EpsilonMicro, Grant: q.Grant, GrantDigest: q.GrantDigest,
-		Keyset: q.Keyset, KeysetDigest: q.KeysetDigest, Manifest: q.Manifest, ManifestDigest: q.ManifestDigest}
-	for _, o := range q.Others {
-		r.Others = append(r.Others, plan.Source{Keyset: o.Keyset, KeysetDigest: o.KeysetDigest, Manifest: o.Manifest, ManifestDigest: o.ManifestDigest})
-	}
-	return plan.Build(r)
 }
 
 // custodianLog shows the log to custodians.
@@ -57,15 +47,22 @@ func (l custodianLog) Leaves(ctx context.Context, from, to int64) ([][]byte, err
 type gate struct{ h *Home }
 
 func (g gate) Release(ctx context.Context, b *enclave.Bundle, step func(string)) (*lab.Outcome, error) {
-	if len(g.h.Custodians) == 0 {
+	_, roster, err := g.h.Lab.Roster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var leads []*release.Custodian
+	var members []release.Member
+	for _, c := range g.h.Custodians {
+		if p, ok := roster.Find(c.Name()); ok && !p.Absent {
+			leads, members = append(leads, c), append(members, c)
+		}
+	}
+	if len(members) == 0 {
 		return nil, &release.QuorumError{Need: 2, Causes: []error{errors.New("no custodian's folder is here")}}
 	}
-	members := make([]release.Member, len(g.h.Custodians))
-	for i, c := range g.h.Custodians {
-		members[i] = c
-	}
 	var lost error
-	for _, lead := range g.h.Custodians { // any custodian may lead; one that cannot is passed over
+	for _, lead := range leads { // any custodian may lead; one that cannot is passed over
 		out, err := lead.Lead(ctx, b, members, step)
 		if err == nil {
 			return &lab.Outcome{Release: out.Release, Table: out.Sealed, Proof: out.Proof}, nil
@@ -79,8 +76,7 @@ func (g gate) Release(ctx context.Context, b *enclave.Bundle, step func(string))
 }
 
 func (g gate) Refused(err error) (string, bool) {
-	var r *release.Refusal
-	if errors.As(err, &r) {
+	if refusal.Final(err) {
 		return err.Error(), true
 	}
 	return "", false

@@ -949,6 +949,7 @@ type GetStatusResponse struct {
 	RosterSerial  int64                  `protobuf:"varint,2,opt,name=roster_serial,json=rosterSerial,proto3" json:"roster_serial,omitempty"`
 	LogSize       int64                  `protobuf:"varint,3,opt,name=log_size,json=logSize,proto3" json:"log_size,omitempty"`                                                            // entries followed and checked
 	LogRoot       []byte                 `protobuf:"bytes,4,opt,name=log_root,json=logRoot,proto3" json:"log_root,omitempty"`                                                             // of the tree of log_size entries: two custodians with one size and two roots were shown two logs
+	Checkpoint    string                 `protobuf:"bytes,8,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`                                                                      // of that tree, as log and witness signed it
 	Records       map[string]int64       `protobuf:"bytes,5,rep,name=records,proto3" json:"records,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // of the merged ledger, by custodian
 	Refusals      int64                  `protobuf:"varint,6,opt,name=refusals,proto3" json:"refusals,omitempty"`                                                                         // in the custodian's own journal
 	Trouble       string                 `protobuf:"bytes,7,opt,name=trouble,proto3" json:"trouble,omitempty"`                                                                            // what keeps it from working, if anything
@@ -1012,6 +1013,13 @@ func (x *GetStatusResponse) GetLogRoot() []byte {
 		return x.LogRoot
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetCheckpoint() string {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return ""
 }
 
 func (x *GetStatusResponse) GetRecords() map[string]int64 {
@@ -1094,12 +1102,15 @@ const file_enclave_api_v1_custodian_proto_rawDesc = "" +
 	"\x0fRecheckResponse\x12\x1f\n" +
 	"\vevidence_by\x18\x01 \x01(\tR\n" +
 	"evidenceBy\"\x12\n" +
-	"\x10GetStatusRequest\"\xb6\x02\n" +
+	"\x10GetStatusRequest\"\xd6\x02\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
 	"\rroster_serial\x18\x02 \x01(\x03R\frosterSerial\x12\x19\n" +
 	"\blog_size\x18\x03 \x01(\x03R\alogSize\x12\x19\n" +
-	"\blog_root\x18\x04 \x01(\fR\alogRoot\x12@\n" +
+	"\blog_root\x18\x04 \x01(\fR\alogRoot\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\b \x01(\tR\n" +
+	"checkpoint\x12@\n" +
 	"\arecords\x18\x05 \x03(\v2&.lab.v1.GetStatusResponse.RecordsEntryR\arecords\x12\x1a\n" +
 	"\brefusals\x18\x06 \x01(\x03R\brefusals\x12\x18\n" +
 	"\atrouble\x18\a \x01(\tR\atrouble\x1a:\n" +

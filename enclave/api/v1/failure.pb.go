@@ -44,6 +44,8 @@ const (
 	Rule_RULE_RELEASE           Rule = 14
 	Rule_RULE_LEDGER            Rule = 15
 	Rule_RULE_PIECE             Rule = 16
+	Rule_RULE_REPLACED          Rule = 17
+	Rule_RULE_DISPOSED          Rule = 18
 )
 
 // Enum value maps for Rule.
@@ -66,6 +68,8 @@ var (
 		14: "RULE_RELEASE",
 		15: "RULE_LEDGER",
 		16: "RULE_PIECE",
+		17: "RULE_REPLACED",
+		18: "RULE_DISPOSED",
 	}
 	Rule_value = map[string]int32{
 		"RULE_UNSPECIFIED":       0,
@@ -85,6 +89,8 @@ var (
 		"RULE_RELEASE":           14,
 		"RULE_LEDGER":            15,
 		"RULE_PIECE":             16,
+		"RULE_REPLACED":          17,
+		"RULE_DISPOSED":          18,
 	}
 )
 
@@ -571,7 +577,7 @@ const file_enclave_api_v1_failure_proto_rawDesc = "" +
 	"\x10SplitViewFailure\x12\x12\n" +
 	"\x04seen\x18\x01 \x01(\tR\x04seen\x12\x18\n" +
 	"\aoffered\x18\x02 \x01(\tR\aoffered\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text*\xe2\x02\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text*\x88\x03\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fRULE_DOSSIER\x10\x01\x12\x15\n" +
@@ -591,7 +597,9 @@ const file_enclave_api_v1_failure_proto_rawDesc = "" +
 	"\fRULE_RELEASE\x10\x0e\x12\x0f\n" +
 	"\vRULE_LEDGER\x10\x0f\x12\x0e\n" +
 	"\n" +
-	"RULE_PIECE\x10\x10B+Z)yingzhou.dev/lab/enclave/api/v1;enclavev1b\x06proto3"
+	"RULE_PIECE\x10\x10\x12\x11\n" +
+	"\rRULE_REPLACED\x10\x11\x12\x11\n" +
+	"\rRULE_DISPOSED\x10\x12B+Z)yingzhou.dev/lab/enclave/api/v1;enclavev1b\x06proto3"
 
 var (
 	file_enclave_api_v1_failure_proto_rawDescOnce sync.Once

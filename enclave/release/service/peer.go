@@ -91,6 +91,17 @@ func (p *Peer) Records(ctx context.Context, heights map[string]int64) ([]canon.S
 	}
 }
 
+// Seen implements release.Member.
+func (p *Peer) Seen(ctx context.Context) (string, error) {
+	ctx, cancel := within(ctx, enclavev1.CustodianService_GetStatus_FullMethodName)
+	defer cancel()
+	resp, err := p.rpc.GetStatus(ctx, &enclavev1.GetStatusRequest{})
+	if err != nil {
+		return "", p.fault(err)
+	}
+	return resp.GetCheckpoint(), nil
+}
+
 // Commit implements release.Member.
 func (p *Peer) Commit(ctx context.Context, b *enclave.Bundle, active []string) error {
 	ctx, cancel := within(ctx, enclavev1.CustodianService_Commit_FullMethodName)
@@ -142,7 +153,12 @@ func (p *Peer) Endorse(ctx context.Context, b *enclave.Bundle, r enclave.Release
 	if err != nil {
 		return out, err
 	}
-	resp, err := p.rpc.Endorse(ctx, &enclavev1.EndorseRequest{Bundle: data, Release: canon.MustMarshal(r), Proof: canon.MustMarshal(proof), Active: active, Shares: sealed})
+	rel, err1 := canon.Marshal(r)
+	entry, err2 := canon.Marshal(proof)
+	if err := errors.Join(err1, err2); err != nil {
+		return out, err
+	}
+	resp, err := p.rpc.Endorse(ctx, &enclavev1.EndorseRequest{Bundle: data, Release: rel, Proof: entry, Active: active, Shares: sealed})
 	if err != nil {
 		return out, p.fault(err)
 	}

@@ -293,7 +293,7 @@ func (s *Server) Recheck(ctx context.Context, req *enclavev1.RecheckRequest) (*e
 func (s *Server) GetStatus(context.Context, *enclavev1.GetStatusRequest) (*enclavev1.GetStatusResponse, error) {
 	st := s.cfg.Custodian.Status()
 	resp := &enclavev1.GetStatusResponse{Name: s.cfg.Custodian.Name(), RosterSerial: st.RosterSerial, LogSize: st.LogSize, LogRoot: st.LogRoot[:],
-		Records: st.Records, Refusals: st.Refusals}
+		Checkpoint: st.Checkpoint, Records: st.Records, Refusals: st.Refusals}
 	if st.Trouble != nil {
 		resp.Trouble = "its ledger cannot be written"
 	}

@@ -78,6 +78,11 @@ func Start(t testing.TB, kind Kind) *Server {
 	s.start()
 	s.Unseal()
 	s.EnableAudit()
+	// Each server has a signing key of its own.
+	const sign = "transit-cust/keys/sign"
+	s.Root(http.MethodPost, sign+"/config", map[string]any{"deletion_allowed": true}, nil)
+	s.Root(http.MethodDelete, sign, nil, nil)
+	s.Root(http.MethodPost, sign, map[string]any{"type": "ed25519"}, nil)
 	return s
 }
 
@@ -198,6 +203,21 @@ func (s *Server) Kill() {
 	s.cmd.Process.Kill()
 	<-s.ended
 	s.cmd = nil
+}
+
+// Backup copies the server's storage as it is.
+func (s *Server) Backup() {
+	s.t.Helper()
+	s.check(os.CopyFS(filepath.Join(s.dir, "backup"), os.DirFS(s.storage())))
+}
+
+// Restore puts back what Backup copied; the server comes up unsealed.
+func (s *Server) Restore() {
+	s.t.Helper()
+	s.Kill()
+	s.check(errors.Join(os.RemoveAll(s.storage()), os.CopyFS(s.storage(), os.DirFS(filepath.Join(s.dir, "backup")))))
+	s.start()
+	s.Unseal()
 }
 
 // Restart starts a killed server again; it comes up sealed.

@@ -1,8 +1,12 @@
-package home
+// Package node runs jobs: the approved worker program in the best isolation there is, for the embedded lab and for labd.
+// It holds no keys.
+package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,9 +24,9 @@ import (
 	"yingzhou.dev/lab/sandbox/runner/process"
 )
 
-// worker runs the approved program in the best isolation there is. Which one that is, is found out at first use: most
-// commands run no worker.
-type worker struct {
+// Worker runs the approved program. Which isolation is the best there is, is found out at first use: most commands run no
+// worker.
+type Worker struct {
 	path       string
 	backend    string
 	production bool
@@ -36,12 +40,21 @@ type worker struct {
 	program   enclave.Digest
 }
 
-func newWorker(dir string, opts Options, production bool) (*worker, error) {
-	dir, err := filepath.Abs(dir)
+// Config says what to run and how. The zero value is fine.
+type Config struct {
+	Program    string // path of the worker program; "" = beside this program
+	Backend    string // "docker", "process" or "" = the best that is there
+	Production bool   // refuse isolation that is for development only
+	Dir        string // folder of the lab or service: tells its tasks from another's
+}
+
+// New makes a worker. Nothing is started.
+func New(cfg Config) (*Worker, error) {
+	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("finding the lab's folder: %w", err)
 	}
-	w := &worker{path: opts.Worker, backend: opts.Backend, production: production, lab: dir, instance: "lab-" + canon.Sum([]byte(dir)).Short()}
+	w := &Worker{path: cfg.Program, backend: cfg.Backend, production: cfg.Production, lab: dir, instance: "lab-" + canon.Sum([]byte(dir)).Short()}
 	if w.path == "" {
 		self, err := os.Executable()
 		if err != nil {
@@ -53,7 +66,7 @@ func newWorker(dir string, opts Options, production bool) (*worker, error) {
 }
 
 // choose opens the back end once and takes the program over.
-func (w *worker) choose(ctx context.Context) error {
+func (w *Worker) choose(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.runner != nil {
@@ -105,7 +118,7 @@ func removeAll(ctx context.Context, r runner.Runner, labels map[string]string) e
 }
 
 // Close ends use of the back end, if one was opened.
-func (w *worker) Close() error {
+func (w *Worker) Close() error {
 	if c, ok := w.runner.(interface{ Close() error }); ok {
 		return c.Close()
 	}
@@ -113,13 +126,13 @@ func (w *worker) Close() error {
 }
 
 // Identify implements lab.Worker.
-func (w *worker) Identify(ctx context.Context) (enclave.Digest, error) {
+func (w *Worker) Identify(ctx context.Context) (enclave.Digest, error) {
 	err := w.choose(ctx)
 	return w.program, err
 }
 
 // Run implements lab.Worker.
-func (w *worker) Run(ctx context.Context, job sandbox.JobID, dir string, program enclave.Digest, progress func(percent int64)) (lab.WorkerResult, error) {
+func (w *Worker) Run(ctx context.Context, job sandbox.JobID, dir string, program enclave.Digest, progress func(percent int64)) (lab.WorkerResult, error) {
 	if err := w.choose(ctx); err != nil {
 		return lab.WorkerResult{}, err
 	}
@@ -162,17 +175,32 @@ func said(stderr []byte) string {
 }
 
 // Isolation says what stands between a worker and the machine, and why nothing better does.
-func (h *Home) Isolation(ctx context.Context) (isolation, why string, err error) {
-	if err := h.worker.choose(ctx); err != nil {
+func (w *Worker) Isolation(ctx context.Context) (isolation, why string, err error) {
+	if err := w.choose(ctx); err != nil {
 		return "", "", err
 	}
-	return h.worker.isolation.String(), h.worker.why, nil
+	return w.isolation.String(), w.why, nil
+}
+
+// ComputeProgram is the path of the compute nodes' program, beside the worker.
+func (w *Worker) ComputeProgram() string { return filepath.Join(filepath.Dir(w.path), "node") }
+
+// ComputeDigest names the compute nodes' program, for a scenario to approve; the zero digest if there is none.
+func (w *Worker) ComputeDigest() (enclave.Digest, error) {
+	data, err := os.ReadFile(w.ComputeProgram())
+	if errors.Is(err, fs.ErrNotExist) {
+		return enclave.Digest{}, nil
+	}
+	if err != nil {
+		return enclave.Digest{}, fmt.Errorf("program of the compute nodes: %w", err)
+	}
+	return canon.Sum(data), nil
 }
 
 // WorkerDigests names this lab's worker as each back end knows it, for a scenario to approve: the image's configuration
 // and, except in production, the bare program. An approval then holds whether or not Docker answers today.
-func (h *Home) WorkerDigests(ctx context.Context) ([]enclave.Digest, error) {
-	data, err := os.ReadFile(h.worker.path)
+func (w *Worker) WorkerDigests(context.Context) ([]enclave.Digest, error) {
+	data, err := os.ReadFile(w.path)
 	if err != nil {
 		return nil, fmt.Errorf("worker program: %w (build it beside this program, or name it with --worker)", err)
 	}
@@ -181,9 +209,9 @@ func (h *Home) WorkerDigests(ctx context.Context) ([]enclave.Digest, error) {
 		return nil, fmt.Errorf("worker program: %w", err)
 	}
 	out := []enclave.Digest{img.Digest}
-	if !h.Production {
+	if !w.production {
 		out = append(out, canon.Sum(data))
-		node, err := h.NodeDigest()
+		node, err := w.ComputeDigest()
 		if err != nil {
 			return nil, err
 		}
