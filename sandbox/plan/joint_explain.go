@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/bits"
 	"slices"
 	"strings"
+	"time"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/dp"
@@ -58,9 +58,8 @@ func ExplainJoint(p *enclave.Plan, manifests []*enclave.Manifest, keysets []*enc
 	if err != nil {
 		return nil, fmt.Errorf("explaining plan: %w", err)
 	}
-	types, err := prog.Check()
-	if err != nil || len(prog.Releases) != 1 {
-		return nil, fmt.Errorf("explaining plan: %w", errors.Join(err, errors.New("a plan has one release")))
+	if len(prog.Releases) != 1 {
+		return nil, errors.New("explaining plan: a plan has one release")
 	}
 	var titles, owners []string
 	note := &JointNote{Base: manifests[p.Joint.Base].Dataset}
@@ -86,7 +85,11 @@ func ExplainJoint(p *enclave.Plan, manifests []*enclave.Manifest, keysets []*enc
 	}
 	e.jointUsage(p, view, prog)
 	e.jointPrivacy(p, view, prog)
-	note.cost(prog, types)
+	cost, err := prog.Cost()
+	if err != nil {
+		return nil, fmt.Errorf("explaining plan: %w", err)
+	}
+	note.Rounds, note.Bytes, note.Seconds = cost.Rounds, cost.Bytes(), cost.Time(roundTime).Seconds()
 	e.Sees = jointSights(p, owners)
 	e.Notes = append(notes(p, view), jointNotes(p, note)...)
 	return e, nil
@@ -185,73 +188,8 @@ func (e *Explanation) jointPrivacy(p *enclave.Plan, view *enclave.Manifest, prog
 	e.MissProbability = dp.MissProbability(dp.LaplaceScale(p.EntityRows, 1, p.Measures[0].EpsilonMicro), 2, margin)
 }
 
-// Rough costs of the engine, from its benchmarks: bytes that a node sends for each row, rounds, and nanoseconds.
-const (
-	linkRate   = 400e6  // bytes a second
-	roundTime  = 0.2e-3 // seconds
-	rowNanos   = 6.0    // of local work for each byte that is sent
-	cellNanos  = 2.0    // of adding a row to one cell
-	keyBits    = 64
-	sortRounds = 26 // of one level of a sort, about
-)
-
-// cost estimates the program.
-func (n *JointNote) cost(prog *mpc.Program, types map[string]mpc.Type) {
-	var bytes, local float64
-	add := func(rounds int, perRow float64, rows int64) {
-		n.Rounds += int64(rounds)
-		bytes += perRow * float64(rows)
-	}
-	less := func(bitLen int, rows int64) { add(2+bits.Len(uint(bitLen)), float64(bitLen)*3/8+8, rows) }
-	sort := func(rows int64, keys, columns int) {
-		levels := bits.Len64(uint64(max(1, rows)))
-		add(levels*sortRounds/2+12, float64(levels)*float64(keyBits)*float64(keys)*3/8+24*float64(keys+columns), rows)
-	}
-	for _, s := range prog.Steps {
-		var t mpc.Type
-		if len(s.In) > 0 {
-			t = types[s.In[0]]
-		}
-		switch s.Op {
-		case mpc.OpMul, mpc.OpSelect:
-			add(1, 8, t.Rows)
-		case mpc.OpLess:
-			less(t.Bits(), t.Rows)
-		case mpc.OpEqual:
-			less(t.Bits(), t.Rows)
-		case mpc.OpAnd, mpc.OpOr:
-			add(1, 1.0/8, t.Rows)
-		case mpc.OpNumber:
-			add(2, 16, t.Rows)
-		case mpc.OpWord:
-			less(keyBits, t.Rows)
-		case mpc.OpJoin:
-			rows := types[s.On[0]].Rows + types[s.By[0]].Rows
-			sort(rows, 1+len(s.On), 1+len(s.In))
-			add(2*bits.Len64(uint64(rows)), 16*float64(1+len(s.In)), rows)
-		case mpc.OpDistinct, mpc.OpGroup:
-			sort(types[s.By[0]].Rows, len(s.By), 1+len(s.In))
-		}
-	}
-	for _, r := range prog.Releases {
-		rows := int64(0)
-		if r.Who != "" {
-			rows = types[r.Who].Rows
-		}
-		cells := max(1, len(r.Cells))
-		n.Rounds += 4
-		local += float64(rows) * float64(cells*(1+len(r.Sums))) * cellNanos
-		for _, q := range r.Quantiles {
-			for range q.Steps() * len(q.Fractions) {
-				less(types[q.Column].Bits(), rows)
-				add(3, 16, rows)
-				local += float64(rows) * float64(cells) * cellNanos
-			}
-		}
-	}
-	n.Bytes = int64(bytes)
-	n.Seconds = bytes/linkRate + float64(n.Rounds)*roundTime + (local+bytes*rowNanos)*1e-9
-}
+// roundTime is what a message takes between nodes in one machine room.
+const roundTime = 200 * time.Microsecond
 
 // jointSights says who sees what. It is a promise of the design, the same for every plan but for names.
 func jointSights(p *enclave.Plan, owners []string) []Sight {
