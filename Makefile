@@ -21,7 +21,7 @@ build: ## bin/lab, bin/seal, the daemons, bin/worker, and bin/hostile for `lab n
 	@mkdir -p bin
 	@$(SHIPPED) -o bin/ ./cmd/lab ./cmd/seal ./cmd/labd ./cmd/custodian ./cmd/witness
 	@# Approvals name the worker by the digest of its bytes: the same source gives the same file, wherever it is built.
-	@$(SHIPPED) -ldflags '-s -w -buildid=' -o bin/worker ./cmd/worker
+	@$(SHIPPED) -ldflags '-s -w -buildid=' -o bin/ ./cmd/worker ./cmd/node
 	@# It attacks a node on behalf of `lab node check` and is in no image that is approved.
 	@$(SHIPPED) -o bin/hostile ./sandbox/runner/battery/hostile
 
@@ -82,6 +82,10 @@ lint: ## gofmt, go vet, staticcheck
 	  echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go run $(STATICCHECK) ./...
+
+.PHONY: care
+care: build ## three agencies' tables matched by three nodes: a join, a range and quantiles in one job; PEOPLE=n sets the size
+	@bin/lab demo care $(if $(JSON),--json) $(if $(PEOPLE),--people $(PEOPLE))
 
 .PHONY: collect
 collect: ## 100,000 reports of untrusted senders, one in a hundred bad: exactly the good ones count (some minutes)

@@ -58,9 +58,12 @@ type Config struct {
 	Roster  canon.Signed      // roster to start with; a dossier may bring a later one
 	Log     Log
 	Build   BuildFunc
-	Workers int              // goroutines for execution; 0 = 1
-	Clock   func() time.Time // nil = time.Now
-	Logger  *slog.Logger     // nil = slog.Default
+	Workers int  // goroutines for execution; 0 = 1
+	Node    Node // this body's compute node; nil = joint plans are refused
+	// Open decrypts what was encrypted to this custodian, such as keys of components; needed with Node.
+	Open   func(info, sealed []byte) ([]byte, error)
+	Clock  func() time.Time // nil = time.Now
+	Logger *slog.Logger     // nil = slog.Default
 }
 
 // Custodian holds pieces of keysets and decides alone about each opening.
@@ -262,6 +265,9 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 
 // execute computes the plan from the custodian's own mirror and compares the digest.
 func (c *Custodian) execute(ctx context.Context, d *Dossier) (*session, error) {
+	if d.Program != nil {
+		return c.prepareJoint(ctx, d)
+	}
 	params, err := he.Compile(d.Keyset.Params)
 	if err != nil || d.Plan.Params != d.Keyset.Params {
 		return nil, refuse(ErrPlanMismatch, "plan is for parameter set %q, keyset for %q", d.Plan.Params, d.Keyset.Params).Because(err)
@@ -306,6 +312,11 @@ func (c *Custodian) Commit(ctx context.Context, b *enclave.Bundle, active []stri
 }
 
 func (c *Custodian) checkActive(d *Dossier, active []string) *Refusal {
+	if d.Program != nil {
+		if r := d.allNodes(active); r != nil {
+			return r
+		}
+	}
 	if len(active) < d.Keyset.Quorum || !slices.IsSorted(active) || len(slices.Compact(slices.Clone(active))) != len(active) || !slices.Contains(active, c.Name()) {
 		return refuse(ErrNotCommitted, "active custodians %q are not a sorted quorum of %d that includes this one", active, d.Keyset.Quorum)
 	}
@@ -355,6 +366,9 @@ func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, a
 		return err
 	}
 	charge := &Charge{Keyset: d.KeysetSum, Epoch: d.Keyset.Epoch, Scenario: d.Plan.Scenario}
+	for _, o := range d.Others {
+		charge.Also = append(charge.Also, AlsoCharged{Keyset: o.KeysetDigest, Epoch: o.Keyset.Epoch})
+	}
 	newOpenings, r := c.price(s, charge)
 	if r != nil {
 		return r
@@ -419,23 +433,27 @@ func (c *Custodian) price(s *session, charge *Charge) (newOpenings int64, _ *Ref
 	return newOpenings, nil
 }
 
-// afford checks the budgets of dataset, scenario and scenario-on-dataset, and the cap on openings.
+// afford checks the budgets of scenario, of every dataset and of the scenario on it, and the cap on openings.
 func (c *Custodian) afford(d *Dossier, dataset, scenario, openings int64) *Refusal {
-	_, limit, ok := d.Grant.Dataset(d.Plan.Dataset)
-	if !ok {
-		return refuse(ErrUnauthorized, "grant does not cover dataset %q", d.Plan.Dataset)
-	}
-	spent, ofScenario, all := c.ledger.spent(d.KeysetSum, d.Keyset.Epoch, d.Plan.Scenario)
-	for _, b := range []struct {
-		what               string
-		spent, cost, limit int64
-	}{
-		{"dataset " + d.Plan.Dataset, spent, dataset, d.Keyset.BudgetMicro},
-		{"the scenario on dataset " + d.Plan.Dataset, ofScenario, scenario, limit.EpsilonMicro},
-		{"the scenario", all, scenario, d.Grant.EpsilonMicro},
-	} {
-		if b.cost > b.limit-b.spent {
-			return refuse(ErrBudget, "%s has ε %s of %s left, this job costs %s", b.what, micro(b.limit-b.spent), micro(b.limit), micro(b.cost))
+	datasets := append([]Other{{Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Manifest: &d.Manifest}}, d.Others...)
+	for _, o := range datasets {
+		name := o.Manifest.Dataset
+		_, limit, ok := d.Grant.Dataset(name)
+		if !ok {
+			return refuse(ErrUnauthorized, "grant does not cover dataset %q", name)
+		}
+		spent, ofScenario, all := c.ledger.spent(o.KeysetDigest, o.Keyset.Epoch, d.Plan.Scenario)
+		for _, b := range []struct {
+			what               string
+			spent, cost, limit int64
+		}{
+			{"dataset " + name, spent, dataset, o.Keyset.BudgetMicro},
+			{"the scenario on dataset " + name, ofScenario, scenario, limit.EpsilonMicro},
+			{"the scenario", all, scenario, d.Grant.EpsilonMicro},
+		} {
+			if b.cost > b.limit-b.spent {
+				return refuse(ErrBudget, "%s has ε %s of %s left, this job costs %s", b.what, micro(b.limit-b.spent), micro(b.limit), micro(b.cost))
+			}
 		}
 	}
 	set, err := enclave.LookupParams(d.Keyset.Params)

@@ -78,7 +78,7 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 	if err != nil {
 		return job, err
 	}
-	program, err := l.cfg.Worker.Identify(ctx)
+	program, err := l.program(ctx, d)
 	if err != nil {
 		return l.end(ctx, job, sandbox.Fail, enclave.EntryFailure, err)
 	}
@@ -134,6 +134,9 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 
 // compute stages the inputs, runs the worker and signs a receipt for what it says.
 func (l *Lab) compute(ctx context.Context, job sandbox.Job, d *dossier, program enclave.Digest, watch func(sandbox.Job)) (enclave.Signed, string, error) {
+	if d.plan.Joint != nil {
+		return l.announceJoint(ctx, job, d, program)
+	}
 	_, terms, err := d.plan.Expand(d.manifest)
 	if err != nil {
 		return enclave.Signed{}, "", err

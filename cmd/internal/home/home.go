@@ -24,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"yingzhou.dev/lab/cmd/internal/node"
@@ -74,6 +75,8 @@ type Options struct {
 	Clock    func() time.Time
 	Logger   *slog.Logger
 	Wait     time.Duration // how long to wait for another process to finish
+	// NodeLog hears what a compute node wrote: a line a step with the seconds since its start; may be nil.
+	NodeLog func(custodian, lines string)
 }
 
 // Home is an open lab.
@@ -91,6 +94,7 @@ type Home struct {
 	Vaults     map[string]*vault.Client // of the custodians whose keys are in one
 
 	opts     Options
+	nodes    sync.Mutex // guards the files of node certificates
 	lock     *os.File
 	closers  []io.Closer
 	stop     []func(context.Context) error
@@ -173,7 +177,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.node, Admission: h.node.Queue, Lab: labID, Node: nodeID,
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Lab: labID, Node: nodeID,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
