@@ -57,11 +57,47 @@ func golden() []struct {
 		Release: signed(enclave.KindRelease, release, release.Custodians...),
 		Proofs: []enclave.LogProof{{Entry: canon.MustMarshal(entry), Index: 3, Path: []enclave.Digest{digest("left"), digest("right")},
 			Checkpoint: "yingzhou.lab/test\n4\n" + "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=" + "\n\n— yingzhou.lab/test AAAAAAAA\n"}}}
+	enrolment := enclave.Enrolment{Reporters: []enclave.Reporter{{Name: "meter-01", Verify: bytes.Repeat([]byte{1}, 32)}, {Name: "meter-02", Verify: bytes.Repeat([]byte{2}, 32)}}}
+	collection := enclave.Collection{Name: "winter", Operator: p.Operator, Scenario: p.Scenario, Dataset: "meters", Column: "kwh",
+		Measurement: enclave.Measurement{Kind: enclave.MeasureVector, Max: 1<<16 - 1, Labels: []string{"峰", "谷"}}, Aggregators: []string{"custodian-bureau", "custodian-notary"},
+		EpsilonMicro: 500_000, Releases: 12, MinBatch: 1000, Enrolment: canon.DigestOf(enrolment), NotAfter: at("2027-12-31T23:59:59Z"), By: "chen.yu", Made: release.Made}
+	collected := enclave.Collected{Collection: canon.DigestOf(collection), Batch: 1, Scenario: p.Scenario, Grant: p.Grant, Reports: 1005,
+		Refused: []enclave.RefusedCount{{Rule: "proof does not verify", Count: 3}}, Accepted: digest("accepted"), Table: canon.DigestOf(table),
+		Aggregators: collection.Aggregators, Made: release.Made}
+	refresh := ks
+	refresh.Custodians = []string{"custodian-bureau", "custodian-cyber", "custodian-archive"}
+	refresh.Epoch, refresh.BudgetMicro, refresh.Made = 2, 5_000_000, at("2026-12-01T08:00:00Z")
+	refresh.Origin, refresh.Previous, refresh.Pieces = canon.DigestOf(ks), canon.DigestOf(ks), nil
+	for i := range 3 {
+		refresh.Pieces = append(refresh.Pieces, enclave.Piece{Without: []int{i}, Commitment: digest("new piece " + string(rune('0'+i)))})
+	}
+	order := enclave.DisposalOrder{Dataset: "water", Owner: ks.Owner, Keyset: refresh.Origin, Cause: enclave.CauseAchieved, Reason: "项目验收[2026]8", By: ks.By, Made: at("2026-12-31T08:00:00Z")}
+	var words []enclave.Signed
+	for i, name := range refresh.Custodians {
+		word := enclave.Destruction{Order: canon.DigestOf(order), Keyset: order.Keyset, Destroyed: []enclave.Destroyed{}, By: name, Made: order.Made}
+		for p := range refresh.Pieces {
+			if p != i {
+				word.Destroyed = append(word.Destroyed, enclave.Destroyed{Keyset: canon.DigestOf(refresh), Piece: p, Attempt: "key piece is not held here"})
+			}
+		}
+		words = append(words, signed(enclave.KindDestruction, word, name))
+	}
+	var destruction enclave.Destruction
+	if err := words[0].Open(enclave.KindDestruction, &destruction); err != nil {
+		panic(err)
+	}
+	disposal := enclave.Disposal{Order: signed(enclave.KindDisposalOrder, order, order.By),
+		Keysets:      []enclave.Signed{signed(enclave.KindKeyset, ks, ks.By), signed(enclave.KindKeyset, refresh, ks.By)},
+		Destructions: words, Blobs: receipt.Inputs, DataKeys: 1, Attempt: enclave.ErrNotFound.Error(), By: "lab", Made: order.Made}
 	return []struct {
 		name   string
 		value  any
 		digest string
 	}{
+		{"refresh", refresh, "sha256:a7259a9f4326813e87ccb33bd65a0b31ceba99088ae25cb1dd540be0ef7cc3e6"},
+		{"disposal-order", order, "sha256:7b5b590f82cd91f62e73bc40c3b10117ae692721f0533045b52937f19fb760a6"},
+		{"destruction", destruction, "sha256:f233dafcb3a0734a0d8ae0898ae9991314b512e16f58c9ce418c8b5329787123"},
+		{"disposal", disposal, "sha256:ba91c1db0814d1f522e4758c2da22609a45f58f89315e48bdcb1fe124f34efd1"},
 		{"keyset", ks, "sha256:f6118ae0aa29f7083a3d70a7aee084babf92d3f25142259b97aa851cb31e6da0"},
 		{"manifest", m, "sha256:9ee2a2d514f9981f24186b42f3770e8855b4b337c3d25763b8142374a1d66444"},
 		{"plan", p, "sha256:6713a12421e242f11905be61a57fabbc4de320bc8cf90e2207847446abe8a2f1"},
@@ -71,6 +107,9 @@ func golden() []struct {
 		{"entry", entry, "sha256:2254c029912afb6243585fbb5b2e4f8c9416cfcd6bdaa9b086c6d865bb48d6fb"},
 		{"task", enclave.Task{Plan: *p, Manifest: *m}, "sha256:005fbb7b77fdeb11d138997a7f4cafe245fda21562517a06f53d5ae1a6e7f15f"},
 		{"result", enclave.TaskResult{Plan: receipt.Plan, Terms: 6, Output: receipt.Output}, "sha256:53ea953f80d3a48b12ab0b7d38c2a60e2e600484d9ed2ee5f24b3106f400abed"},
+		{"enrolment", enrolment, "sha256:a579f1a69287ee3dd11540d28ab14265783c83b57d95e07c9e8e456ce861b1e9"},
+		{"collection", collection, "sha256:7dcd00b52577e437e9bdc0c935eba43fed8fb37de0b10b71cf37c65a193cb6cf"},
+		{"collected", collected, "sha256:c0f6ad049048e89670762cd32e4571bfecefdac55da29e42d48b4bcdcd091227"},
 		{"bundle", bundle, "sha256:f03cae8cc07562b1f0ec611f860433f914296926f82caeb0bd75b99fdd79b59a"},
 	}
 }
@@ -207,6 +246,21 @@ func use(p *enclave.Plan, m *enclave.Manifest) {
 	}
 }
 
+func FuzzDisposalOrder(f *testing.F) {
+	fuzz(f, "disposal-order", func(_ *testing.T, o *enclave.DisposalOrder) { _ = o.Validate() })
+}
+
+func FuzzDestruction(f *testing.F) { fuzz[enclave.Destruction](f, "destruction", nil) }
+
+func FuzzDisposal(f *testing.F) {
+	fuzz(f, "disposal", func(_ *testing.T, d *enclave.Disposal) {
+		var o enclave.DisposalOrder
+		if d.Order.Open(enclave.KindDisposalOrder, &o) == nil {
+			_, _, _ = enclave.Lineage(o.Keyset, d.Keysets, 0)
+		}
+	})
+}
+
 func FuzzReceipt(f *testing.F)    { fuzz[enclave.Receipt](f, "receipt", nil) }
 func FuzzTable(f *testing.F)      { fuzz[enclave.Table](f, "table", nil) }
 func FuzzRelease(f *testing.F)    { fuzz[enclave.Release](f, "release", nil) }
@@ -220,3 +274,13 @@ func FuzzBundle(f *testing.F) {
 		}
 	})
 }
+
+func FuzzCollection(f *testing.F) {
+	fuzz(f, "collection", func(t *testing.T, c *enclave.Collection) {
+		if c.Validate() == nil && (c.Measurement.Size() < 1 || c.Measurement.Delta() < 1) {
+			t.Errorf("%+v is valid and has no size or no sensitivity", c.Measurement)
+		}
+	})
+}
+func FuzzEnrolment(f *testing.F) { fuzz[enclave.Enrolment](f, "enrolment", nil) }
+func FuzzCollected(f *testing.F) { fuzz[enclave.Collected](f, "collected", nil) }

@@ -14,6 +14,6 @@ type Bundle struct {
 	Manifest   Signed     `json:"manifest"`
 	Plan       Signed     `json:"plan"`
 	Receipt    Signed     `json:"receipt"`
-	Release    Signed     `json:"release"`
+	Release    Signed     `json:"release,omitzero"` // absent while custodians are asked for it
 	Proofs     []LogProof `json:"proofs"`
 }

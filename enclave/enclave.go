@@ -47,19 +47,24 @@ var (
 )
 
 // Keyset is the key of one dataset lineage and the promises that outlive any version of the data: the owner, the
-// custodians, the most rows that one entity can have and the privacy budget. The agency deals it once; every version
-// sealed later is under it.
+// custodians, the most rows that one entity can have and the privacy budget. The agency draws the key once; every
+// version sealed later is under it.
+//
+// A refresh is a keyset too: it deals the same secret again, in fresh pieces and with fresh PRF keys, perhaps to other
+// custodians. What was sealed stays valid; pieces of the keysets before open nothing together with new ones.
 type Keyset struct {
 	Dataset     string   `json:"dataset"` // lineage's name, unique in the lab
 	Owner       string   `json:"owner"`   // agency body
 	Params      string   `json:"params"`  // named parameter set of enclave/he
 	Custodians  []string `json:"custodians"`
-	Quorum      int      `json:"quorum"`       // q with 2q > n
-	Pieces      []Piece  `json:"pieces"`       // C(n, q-1), ordered by Without
-	EntityRows  int64    `json:"entity_rows"`  // most rows of one entity, m; enforced at sealing
-	BudgetMicro int64    `json:"budget_micro"` // ε across all operators for the epoch, in 1e-6
-	Epoch       int64    `json:"epoch"`        // of the noise keys
-	By          string   `json:"by"`           // steward
+	Quorum      int      `json:"quorum"`            // q with 2q > n
+	Pieces      []Piece  `json:"pieces"`            // C(n, q-1), ordered by Without
+	EntityRows  int64    `json:"entity_rows"`       // most rows of one entity, m; enforced at sealing
+	BudgetMicro int64    `json:"budget_micro"`      // ε across all operators for the epoch, in 1e-6
+	Epoch       int64    `json:"epoch"`             // of pieces and noise keys: 1 at first, one more with every refresh
+	Origin      Digest   `json:"origin,omitzero"`   // of a refresh: the lineage's first keyset, which manifests and blobs name
+	Previous    Digest   `json:"previous,omitzero"` // of a refresh: the keyset that it replaces
+	By          string   `json:"by"`                // steward
 	Made        Time     `json:"made"`
 }
 

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"yingzhou.dev/lab/enclave"
@@ -55,6 +56,12 @@ type Step struct {
 // Instant is t as records keep it: UTC, in whole microseconds.
 func Instant(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
+// Plain is a text as records keep it: UTF-8 without zero bytes, which databases refuse. What a program wrote before it
+// died may be neither.
+func Plain(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
+}
+
 // Check verifies a job about to be created.
 func (j Job) Check() error {
 	if _, err := ParseJobID(string(j.ID)); err != nil {
@@ -65,6 +72,8 @@ func (j Job) Check() error {
 	switch {
 	case j.Operator == "" || j.Analyst == "" || j.Query == "" || j.Scenario.IsZero() || j.Created.IsZero():
 		return fmt.Errorf("job %s: %w: it lacks operator, analyst, query, scenario or time", j.ID, ErrInvalid)
+	case Plain(j.Query) != j.Query:
+		return fmt.Errorf("job %s: %w: its query is not text: it holds zero bytes or is not UTF-8", j.ID, ErrInvalid)
 	case j.EpsilonMicro < 0:
 		return fmt.Errorf("job %s: %w: it asks for a negative budget", j.ID, ErrInvalid)
 	case j != fresh:
@@ -83,6 +92,7 @@ func (j Job) SameRequest(o Job) bool {
 // after recording it may repeat it; of several that race, exactly one sees true. ErrConflict means that the job
 // has gone elsewhere, ErrInvalid that the change lacks what its event must bring.
 func (j Job) Apply(c Change) (after Job, moved bool, err error) {
+	c.Reason, c.Isolation = Plain(c.Reason), Plain(c.Isolation)
 	if err := c.check(); err != nil {
 		return j, false, fmt.Errorf("job %s: %w", j.ID, err)
 	}

@@ -75,7 +75,8 @@ type Records interface {
 type Store interface {
 	Records
 	// Atomic runs fn so that all its writes happen or none do, and nobody else's come between its reads and its
-	// writes. fn must use the Records it is given and nothing else of the store, and may not keep it.
+	// writes. fn must use the Records it is given and nothing else of the store, and may not keep it. It may run more
+	// than once before one run counts, so what it does outside the store must bear repeating.
 	Atomic(ctx context.Context, fn func(Records) error) error
 	// Close ends use of the store.
 	Close() error

@@ -15,10 +15,15 @@ var (
 	ErrConflict = errors.New("conflicts with what is recorded")
 	// ErrCancelled ends the work of a job that someone cancelled.
 	ErrCancelled = errors.New("job was cancelled")
+	// ErrFenced ends the work on a job that another process has taken up meanwhile.
+	ErrFenced = errors.New("another process drives the job now")
 	// ErrInvalid means that a record would break a rule that no retry can mend.
 	ErrInvalid = errors.New("not a valid record")
 	// ErrDamaged means that stored metadata is not what was written.
 	ErrDamaged = errors.New("metadata is damaged: restore it from a backup")
+	// ErrUnavailable means that the database does not answer. What was being written may be there or not: look before
+	// trying again.
+	ErrUnavailable = errors.New("metadata is unreachable")
 	// ErrNewer means that a newer program has changed the metadata's schema.
 	ErrNewer = errors.New("metadata is of a newer program")
 )

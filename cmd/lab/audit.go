@@ -14,7 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"yingzhou.dev/lab/cmd/internal/cli"
+	"yingzhou.dev/lab/cmd/internal/desk"
 	"yingzhou.dev/lab/cmd/internal/home"
+	"yingzhou.dev/lab/cmd/internal/planner"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/internal/canon"
@@ -24,13 +26,14 @@ import (
 
 func (a *app) auditCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "audit", Short: "The log, receipts and their verification"}
-	cmd.AddCommand(a.logCmd(), a.receiptCmd(), a.verifyCmd(), a.fsckCmd())
+	cmd.AddCommand(a.logCmd(), a.receiptCmd(), a.verifyCmd(), a.recheckCmd(), a.fsckCmd())
 	return cmd
 }
 
 // entryTypes are the types of log entry, in the order of a job's way.
 var entryTypes = []string{enclave.EntryRoster, enclave.EntryStatement, enclave.EntryKeyset, enclave.EntryManifest, enclave.EntryPlan, enclave.EntryReceipt,
-	enclave.EntryCharge, enclave.EntryShare, enclave.EntryRelease, enclave.EntryRefusal, enclave.EntryFailure, enclave.EntryCancel}
+	enclave.EntryCharge, enclave.EntryShare, enclave.EntryRelease, enclave.EntryRefusal, enclave.EntryFailure, enclave.EntryCancel,
+	enclave.EntryRotation, enclave.EntryRetirement, enclave.EntryDisposal, enclave.EntryDestruction, enclave.EntryCertificate}
 
 func (a *app) logCmd() *cobra.Command {
 	var kind, job string
@@ -48,7 +51,7 @@ func (a *app) logCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, cp, err := h.Log.Checkpoint(cmd.Context())
+			_, cp, err := h.Checkpoint(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -57,7 +60,7 @@ func (a *app) logCmd() *cobra.Command {
 				enclave.Entry
 			}
 			all := []row{}
-			for rec, err := range h.Log.Entries(cmd.Context(), 0, cp.Size) {
+			for rec, err := range h.Entries(cmd.Context(), 0, cp.Size) {
 				if err != nil {
 					return err
 				}
@@ -109,14 +112,14 @@ func (a *app) receipt(ctx context.Context, id sandbox.JobID) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	job, err := h.Lab.Job(ctx, id)
+	job, err := h.Job(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("job %s: %w", id, err)
 	}
 	if job.Release.IsZero() {
 		return nil, cli.With(cli.NotFound, fmt.Errorf("job %s is %s: only a released job has a receipt", id, job.State))
 	}
-	b, err := h.Lab.Bundle(ctx, id)
+	b, err := h.Bundle(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +152,7 @@ func verify(data, root []byte) (*verified, error) {
 	if b.Format != enclave.KindBundle {
 		return nil, cli.With(cli.Unverified, fmt.Errorf("receipt: format %q, want %q", b.Format, enclave.KindBundle))
 	}
-	d, rel, err := release.CheckRelease(&b, root, home.BuildPlan)
+	d, rel, err := release.CheckRelease(&b, root, planner.Build)
 	if err != nil {
 		return nil, cli.With(cli.Unverified, err)
 	}
@@ -185,7 +188,7 @@ given; otherwise it takes the root key, or the receipt itself, from the lab.`,
 				if err != nil {
 					return err
 				}
-				root = h.Root
+				root = h.RootKey()
 			}
 			v, err := verify(data, root)
 			if err != nil {
@@ -210,6 +213,9 @@ func (a *app) fsckCmd() *cobra.Command {
 		Long:    "fsck checks the log under its public keys alone. It works on a lab that is too damaged to open.",
 		Example: "  lab audit fsck --blobs",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.client != "" {
+				return desk.ErrEmbedded
+			}
 			e, err := home.Examine(cmd.Context(), a.dir, a.options(), blobs)
 			switch {
 			case errors.Is(err, audit.ErrDamaged), errors.Is(err, enclave.ErrBlob), errors.Is(err, enclave.ErrNotFound):

@@ -16,7 +16,7 @@ import (
 
 func (a *app) datasetCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "dataset", Short: "Datasets: describe, register, look at the catalogue"}
-	cmd.AddCommand(a.describeCmd(), a.registerCmd(), a.datasetListCmd(), a.datasetShowCmd())
+	cmd.AddCommand(a.describeCmd(), a.registerCmd(), a.datasetListCmd(), a.datasetShowCmd(), a.disposeCmd(), a.certificateCmd())
 	return cmd
 }
 
@@ -99,7 +99,7 @@ func (a *app) datasetListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := h.Lab.Datasets(cmd.Context())
+			all, err := h.Datasets(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -141,14 +141,20 @@ func (a *app) datasetShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, err := h.Lab.Dataset(cmd.Context(), args[0])
+			d, err := h.Dataset(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			return a.print(struct {
-				Keyset   *enclave.Keyset   `json:"keyset"`
-				Manifest *enclave.Manifest `json:"manifest,omitempty"`
-			}{d.Keyset, d.Manifest}, func(w io.Writer) { showDataset(w, d.Keyset, d.Manifest) })
+				Keyset   *enclave.Keyset        `json:"keyset"`
+				Manifest *enclave.Manifest      `json:"manifest,omitempty"`
+				Disposal *enclave.DisposalOrder `json:"disposal,omitempty"`
+			}{d.Keyset, d.Manifest, d.Disposal}, func(w io.Writer) {
+				showDataset(w, d.Keyset, d.Manifest)
+				if o := d.Disposal; o != nil {
+					fmt.Fprintf(w, "\n  disposed of  %s, by %s: purpose %s, %s\n", o.Made.Format("2006-01-02 15:04"), o.By, o.Cause, o.Reason)
+				}
+			})
 		}}
 }
 

@@ -69,7 +69,7 @@ func (a *app) decisionCmd(v operators.Verdict, d decision) *cobra.Command {
 }
 
 func (a *app) decide(ctx context.Context, id *keys.Identity, v operators.Verdict, subject operators.Digest, reason string) (operators.Digest, error) {
-	r := a.home.Registry
+	r := a.home.Book()
 	switch v {
 	case operators.Approve:
 		return r.Approve(ctx, id, subject, reason)
@@ -87,7 +87,7 @@ func (a *app) decide(ctx context.Context, id *keys.Identity, v operators.Verdict
 
 // next says what is still missing.
 func (a *app) next(ctx context.Context, w io.Writer, d operators.Digest) {
-	st, err := a.home.Registry.Status(ctx, d, a.home.Now())
+	st, err := a.home.Book().Status(ctx, d, a.home.Now())
 	if err != nil {
 		return
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/cmd/internal/cli"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave/seal/schema"
@@ -44,6 +45,7 @@ prints true values: it made or shipped the data itself.`,
 // demo tells one story and counts what happens in it.
 type demo struct {
 	*app
+	home    *home.Home // the demo looks behind the desk
 	rows    int
 	dir     string
 	seconds map[string]float64
@@ -104,7 +106,7 @@ func (d *demo) run(ctx context.Context, keep string) (err error) {
 	defer func() {
 		if d.home != nil {
 			err = errors.Join(err, d.home.Close(context.WithoutCancel(ctx)))
-			d.home = nil
+			d.home, d.app.home = nil, nil
 		}
 	}()
 	for _, part := range []struct {
@@ -149,11 +151,12 @@ func (d *demo) makeLab(ctx context.Context) error {
 	if err := home.Create(ctx, d.dir, "demo", false, d.clock()); err != nil {
 		return err
 	}
-	d.app.dir = d.dir
-	h, err := d.open(ctx)
+	d.app.dir, d.app.client = d.dir, ""
+	h, err := d.embedded(ctx)
 	if err != nil {
 		return err
 	}
+	d.home = h
 	for _, p := range []operators.Party{
 		{Name: "gu.ling", Role: operators.RoleSteward, Body: "区卫生健康委", Title: "顾玲 · 数据管理"},
 		{Name: "lin.hua", Role: operators.RoleSteward, Body: "区水务局", Title: "林华 · 数据管理"},
@@ -195,7 +198,7 @@ func (d *demo) sealTables(ctx context.Context) error {
 			return err
 		}
 		start := time.Now()
-		sealed, err := d.home.SealTable(ctx, s.path, t.dataset, t.steward, home.SealOptions{})
+		sealed, err := d.home.SealTable(ctx, s.path, t.dataset, t.steward, agency.SealOptions{})
 		if err != nil {
 			return err
 		}

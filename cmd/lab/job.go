@@ -30,7 +30,7 @@ func (a *app) request(ctx context.Context, scenario, query, epsilon string) (lab
 		return lab.Request{}, err
 	}
 	r := lab.Request{Analyst: who, Query: query}
-	if r.Scenario, _, err = a.home.Lab.Scenario(ctx, scenario); err != nil {
+	if r.Scenario, _, err = a.home.Scenario(ctx, scenario); err != nil {
 		return r, err
 	}
 	if epsilon != "" {
@@ -66,7 +66,7 @@ noised aggregates, and the result is printed.`,
 			if err != nil {
 				return err
 			}
-			job, err := a.home.Lab.Submit(ctx, r, signWith(id))
+			job, err := a.home.Submit(ctx, r, signWith(id))
 			if err != nil {
 				if job.ID != "" && !a.json {
 					fmt.Fprintf(a.errs, "Job %s is %s.\n", job.ID, job.State)
@@ -92,7 +92,7 @@ func signWith(id *keys.Identity) func(*lab.Prepared) (enclave.Signed, error) {
 
 func (a *app) runAndShow(ctx context.Context, id sandbox.JobID) error {
 	watch, done := a.progress()
-	job, err := a.home.Lab.Run(ctx, id, watch)
+	job, err := a.home.Run(ctx, id, watch)
 	done()
 	if err != nil {
 		switch {
@@ -130,7 +130,7 @@ func (a *app) explainCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, err := a.home.Lab.Prepare(ctx, r)
+			p, err := a.home.Prepare(ctx, r)
 			if err != nil {
 				return err
 			}
@@ -177,7 +177,7 @@ func (a *app) jobListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			jobs, err := h.Lab.Jobs(cmd.Context(), sandbox.JobFilter{Limit: limit})
+			jobs, err := h.Jobs(cmd.Context(), sandbox.JobFilter{Limit: limit})
 			if err != nil {
 				return err
 			}
@@ -210,7 +210,7 @@ func (a *app) cancelCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			job, err := a.home.Lab.Cancel(cmd.Context(), id, who, reason)
+			job, err := a.home.Cancel(cmd.Context(), id, who, reason)
 			if err != nil {
 				return err
 			}

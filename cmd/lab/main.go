@@ -19,7 +19,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"yingzhou.dev/lab/cmd/internal/cli"
+	"yingzhou.dev/lab/cmd/internal/desk"
 	"yingzhou.dev/lab/cmd/internal/home"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/audit"
@@ -29,7 +31,7 @@ import (
 func main() {
 	process.Init() // becomes a worker's sandbox when it is executed as one
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	a := &app{out: os.Stdout, errs: os.Stderr, clock: time.Now}
+	a := &app{out: os.Stdout, errs: os.Stderr, clock: failpoint.Clock}
 	code := a.main(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -40,15 +42,18 @@ type app struct {
 	out, errs io.Writer
 	clock     func() time.Time
 
-	dir     string
-	as      string
-	json    bool
-	verbose bool
-	worker  string
-	backend string
-	wait    time.Duration
+	dir      string
+	client   string
+	server   string
+	as       string
+	json     bool
+	verbose  bool
+	worker   string
+	backend  string
+	database string
+	wait     time.Duration
 
-	home *home.Home
+	home desk.Lab
 }
 
 // main runs the command line and returns its exit code.
@@ -73,7 +78,8 @@ func (a *app) root() *cobra.Command {
 SQL over the sealed data, custodians open noised aggregates, and everything can be verified afterwards.
 
 The lab lies in one folder, named by --lab or LAB_DIR. --as or LAB_AS says whom you act for; the keys of the lab's
-people are in the folder.`,
+people are in the folder. Or it is a service: then --client or LAB_CLIENT names your own folder, which says where the lab
+is and has your keys, and the same commands work from there.`,
 		Example: `  lab demo                                   run the whole way once, in a temporary folder
   lab init ./mylab                           make a lab of your own
   lab job submit --scenario water-use "SELECT town, AVG(m3) FROM water GROUP BY town"`,
@@ -81,13 +87,17 @@ people are in the folder.`,
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&a.dir, "lab", cli.Env("LAB_DIR", "lab"), "folder of the lab (LAB_DIR)")
+	f.StringVar(&a.client, "client", os.Getenv("LAB_CLIENT"), "your folder with client.yaml, for a lab that is a service (LAB_CLIENT)")
+	f.StringVar(&a.server, "server", os.Getenv("LAB_SERVER"), "address of that service, instead of the one in client.yaml (LAB_SERVER)")
 	f.StringVar(&a.as, "as", os.Getenv("LAB_AS"), "person you act for (LAB_AS)")
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens inside to standard error")
 	f.StringVar(&a.worker, "worker", os.Getenv("LAB_WORKER"), "worker program; default: beside this program (LAB_WORKER)")
 	f.StringVar(&a.backend, "isolation", os.Getenv("LAB_ISOLATION"), "docker or process; default: the best there is (LAB_ISOLATION)")
+	f.StringVar(&a.database, "database", os.Getenv("LAB_DATABASE"), "PostgreSQL database with the lab's metadata; default: a file in its folder (LAB_DATABASE)")
 	f.DurationVar(&a.wait, "lock-wait", 30*time.Second, "how long to wait while another process uses the lab")
-	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.nodeCmd(), a.demoCmd(), exitCodesCmd())
+	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.keyCmd(), a.nodeCmd(),
+		a.deployCmd(), a.certCmd(), a.collectCmd(), a.backupCmd(), a.restoreCmd(), a.demoCmd(), exitCodesCmd())
 	cli.Strict(root)
 	return root
 }
@@ -98,16 +108,28 @@ func exitCodesCmd() *cobra.Command {
 }
 
 // open opens the lab once for the command.
-func (a *app) open(ctx context.Context) (*home.Home, error) {
+func (a *app) open(ctx context.Context) (desk.Lab, error) {
 	if a.home != nil {
 		return a.home, nil
 	}
-	h, err := home.Open(ctx, a.dir, a.options())
+	if a.server != "" && a.client == "" {
+		return nil, cli.Usage("--server needs --client: your folder has the keys that the service asks for")
+	}
+	l, err := desk.Open(ctx, desk.Options{Dir: a.dir, Client: a.client, Server: a.server, Home: a.options()})
 	if err != nil {
 		return nil, err
 	}
-	a.home = h
-	return h, nil
+	a.home = l
+	return l, nil
+}
+
+// embedded opens a lab for what can only be done where its folder is.
+func (a *app) embedded(ctx context.Context) (*home.Home, error) {
+	l, err := a.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return desk.Embedded(l)
 }
 
 func (a *app) options() home.Options {
@@ -117,7 +139,7 @@ func (a *app) options() home.Options {
 	}
 	log := slog.New(slog.NewTextHandler(a.errs, &slog.HandlerOptions{Level: level}))
 	audit.RedirectTessera(log)
-	return home.Options{Worker: a.worker, Backend: a.backend, Clock: a.clock, Logger: log, Wait: a.wait}
+	return home.Options{Worker: a.worker, Backend: a.backend, Database: a.database, Clock: a.clock, Logger: log, Wait: a.wait}
 }
 
 // person resolves --as: given, or the only person in the lab with the role.
@@ -126,9 +148,15 @@ func (a *app) person(ctx context.Context, role operators.Role) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, roster, err := h.Lab.Roster(ctx)
+	_, roster, err := h.Roster(ctx)
 	if err != nil {
 		return "", err
+	}
+	if who := h.Acting(); who != "" {
+		if a.as != "" && a.as != who {
+			return "", cli.Usage("--as %s: this folder is of %s", a.as, who)
+		}
+		a.as = who
 	}
 	if a.as != "" {
 		p, ok := roster.Find(a.as)

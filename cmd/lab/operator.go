@@ -36,7 +36,7 @@ func (a *app) operatorCmd() *cobra.Command {
 					return err
 				}
 			}
-			d, err := a.home.Registry.Issue(cmd.Context(), id, l)
+			d, err := a.home.Book().Issue(cmd.Context(), id, l)
 			if err != nil {
 				return err
 			}
@@ -60,7 +60,7 @@ func (a *app) operatorCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			st, err := h.Lab.Statements(cmd.Context())
+			st, err := h.Statements(cmd.Context())
 			if err != nil {
 				return err
 			}

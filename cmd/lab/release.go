@@ -35,7 +35,7 @@ func (a *app) result(ctx context.Context, id sandbox.JobID) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	job, err := h.Lab.Job(ctx, id)
+	job, err := h.Job(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("job %s: %w", id, err)
 	}
@@ -45,7 +45,7 @@ func (a *app) result(ctx context.Context, id sandbox.JobID) (*result, error) {
 	if a.as != "" && a.as != job.Analyst {
 		return nil, cli.With(cli.Refused, fmt.Errorf("the result of job %s is sealed to %s, who submitted it; %s cannot open it", id, job.Analyst, a.as))
 	}
-	sealed, err := h.Lab.SealedTable(ctx, id)
+	sealed, err := h.SealedTable(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -53,19 +53,19 @@ func (a *app) result(ctx context.Context, id sandbox.JobID) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := h.Lab.Bundle(ctx, id)
+	rel, err := h.SignedRelease(ctx, job)
 	if err != nil {
 		return nil, err
 	}
 	r := &result{Job: id, Digest: sealed.Release}
-	if err := b.Release.Open(enclave.KindRelease, &r.Release); err != nil {
+	if err := rel.Open(enclave.KindRelease, &r.Release); err != nil {
 		return nil, err
 	}
 	plain, err := who.Open(keys.TableInfo(sealed.Release), sealed.Table)
 	if err != nil {
 		return nil, err
 	}
-	if canon.Sum(plain) != r.Release.Table || b.Release.Digest() != sealed.Release {
+	if canon.Sum(plain) != r.Release.Table || rel.Digest() != sealed.Release {
 		return nil, cli.With(cli.Unverified, fmt.Errorf("job %s: the table is not the one that release %s announces", id, sealed.Release))
 	}
 	r.Charged = enclave.FormatScaled(r.Release.ChargedMicro, 6)
@@ -114,7 +114,7 @@ custodians signed. Numbers carry the standard error of the noise; cells that wer
 			if err != nil {
 				return err
 			}
-			jobs, err := h.Lab.Jobs(cmd.Context(), sandbox.JobFilter{States: []sandbox.State{sandbox.Released}})
+			jobs, err := h.Jobs(cmd.Context(), sandbox.JobFilter{States: []sandbox.State{sandbox.Released}})
 			if err != nil {
 				return err
 			}

@@ -18,7 +18,7 @@ func (a *app) scenarioCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "scenario", Short: "Scenarios: applications, consents and approvals"}
 	cmd.AddCommand(a.applyCmd(), a.consentCmd(), a.showCmd(), a.scenarioListCmd())
 	find := func(ctx context.Context, name string) (operators.Digest, error) {
-		d, _, err := a.home.Lab.Scenario(ctx, name)
+		d, _, err := a.home.Scenario(ctx, name)
 		return d, err
 	}
 	for _, v := range []operators.Verdict{operators.Approve, operators.Refuse, operators.Suspend, operators.Resume, operators.Revoke} {
@@ -47,7 +47,7 @@ approved along with it unless --worker-digest names others.`,
 			if err != nil {
 				return err
 			}
-			_, roster, err := a.home.Lab.Roster(ctx)
+			_, roster, err := a.home.Roster(ctx)
 			if err != nil {
 				return err
 			}
@@ -84,7 +84,7 @@ approved along with it unless --worker-digest names others.`,
 				}
 			}
 			slices.SortFunc(s.Workers, func(a, b operators.Digest) int { return slices.Compare(a[:], b[:]) })
-			d, err := a.home.Registry.Apply(ctx, id, s)
+			d, err := a.home.Book().Apply(ctx, id, s)
 			if err != nil {
 				return err
 			}
@@ -126,7 +126,7 @@ func (a *app) consentCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, s, err := a.home.Lab.Scenario(ctx, args[0])
+			d, s, err := a.home.Scenario(ctx, args[0])
 			if err != nil {
 				return err
 			}
@@ -159,7 +159,7 @@ func (a *app) consentCmd() *cobra.Command {
 					return cli.Usage("--epsilon: %w", err)
 				}
 			}
-			sum, err := a.home.Registry.Consent(ctx, id, c)
+			sum, err := a.home.Book().Consent(ctx, id, c)
 			if err != nil {
 				return err
 			}

@@ -20,11 +20,11 @@ func (a *app) showCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, _, err := h.Lab.Scenario(cmd.Context(), args[0])
+			d, _, err := h.Scenario(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			st, err := h.Registry.Status(cmd.Context(), d, a.home.Now())
+			st, err := h.Book().Status(cmd.Context(), d, a.home.Now())
 			if err != nil {
 				return err
 			}
@@ -75,7 +75,7 @@ func (a *app) scenarioListCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all, err := h.Registry.List(cmd.Context(), h.Now())
+			all, err := h.Book().List(cmd.Context(), h.Now())
 			if err != nil {
 				return err
 			}

@@ -16,7 +16,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/cmd/internal/cli"
+	"yingzhou.dev/lab/cmd/internal/desk"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/seal/schema"
@@ -39,9 +41,10 @@ type sealer struct {
 	out, errs io.Writer
 
 	dir, as, dataset, schema string
+	client, server           string
 	json                     bool
 	wait                     time.Duration
-	opts                     home.SealOptions
+	opts                     agency.SealOptions
 }
 
 func (s *sealer) command() *cobra.Command {
@@ -59,6 +62,8 @@ nothing is published and the report lists the first bad rows by number.
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.dir, "lab", cli.Env("LAB_DIR", "lab"), "folder of the lab (LAB_DIR)")
+	f.StringVar(&s.client, "client", os.Getenv("LAB_CLIENT"), "your folder with client.yaml, for a lab that is a service (LAB_CLIENT)")
+	f.StringVar(&s.server, "server", os.Getenv("LAB_SERVER"), "address of that service, instead of the one in client.yaml (LAB_SERVER)")
 	f.StringVar(&s.as, "as", os.Getenv("LAB_AS"), "steward you act for (LAB_AS)")
 	f.StringVar(&s.dataset, "dataset", "", "registered dataset")
 	f.StringVar(&s.schema, "schema", "", "changed schema; default: that of the version before")
@@ -88,7 +93,7 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 	}
 	log := slog.New(slog.NewTextHandler(s.errs, &slog.HandlerOptions{Level: slog.LevelError}))
 	audit.RedirectTessera(log)
-	h, err := home.Open(ctx, s.dir, home.Options{Logger: log, Wait: s.wait})
+	h, err := desk.Open(ctx, desk.Options{Dir: s.dir, Client: s.client, Server: s.server, Home: home.Options{Database: os.Getenv("LAB_DATABASE"), Logger: log, Wait: s.wait}})
 	if err != nil {
 		return err
 	}
@@ -97,8 +102,10 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := h.SweepBlobs(ctx); err != nil { // left by a sealing that was cut off
-		return err
+	if here, err := desk.Embedded(h); err == nil {
+		if _, err := here.SweepBlobs(ctx); err != nil { // left by a sealing that was cut off; a service sweeps its own
+			return err
+		}
 	}
 	start := time.Now()
 	sealed, err := h.SealTable(ctx, path, s.dataset, steward, s.opts)
@@ -109,7 +116,7 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 }
 
 // refused shows the steward what is wrong with the table. Rows have numbers in it, never values.
-func (s *sealer) refused(sealed *home.Sealed, err error) error {
+func (s *sealer) refused(sealed *agency.Sealed, err error) error {
 	if sealed == nil || sealed.Quality == nil || sealed.Quality.Rows == 0 {
 		return err
 	}
@@ -120,7 +127,7 @@ func (s *sealer) refused(sealed *home.Sealed, err error) error {
 	return err
 }
 
-func (s *sealer) report(sealed *home.Sealed, took time.Duration) error {
+func (s *sealer) report(sealed *agency.Sealed, took time.Duration) error {
 	m := sealed.Manifest
 	if s.json {
 		return cli.WriteJSON(s.out, struct {
@@ -140,15 +147,18 @@ func (s *sealer) report(sealed *home.Sealed, took time.Duration) error {
 }
 
 // steward resolves --as: given, or the only steward of the dataset's owner.
-func (s *sealer) steward(ctx context.Context, h *home.Home) (string, error) {
+func (s *sealer) steward(ctx context.Context, h desk.Lab) (string, error) {
+	if s.as == "" {
+		s.as = h.Acting()
+	}
 	if s.as != "" {
 		return s.as, nil
 	}
-	d, err := h.Lab.Dataset(ctx, s.dataset)
+	d, err := h.Dataset(ctx, s.dataset)
 	if err != nil {
 		return "", err
 	}
-	_, roster, err := h.Lab.Roster(ctx)
+	_, roster, err := h.Roster(ctx)
 	if err != nil {
 		return "", err
 	}

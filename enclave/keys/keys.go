@@ -44,6 +44,9 @@ type Keyring interface {
 	PRF(ctx context.Context, id PieceID, message []byte) ([32]byte, error)
 	// Destroy removes every piece of a keyset. What was saved elsewhere under the wrapping key alone stays unreadable.
 	Destroy(ctx context.Context, keyset enclave.Digest) error
+	// Rotate wraps every piece of a keyset under a new wrapping key and destroys the old one. Without a piece it is
+	// ErrNoPiece.
+	Rotate(ctx context.Context, keyset enclave.Digest) error
 }
 
 // Signer signs as one party.

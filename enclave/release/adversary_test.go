@@ -63,7 +63,7 @@ func TestCustodianRefusesWithoutAuthority(t *testing.T) {
 			forged.Sigs[0].By = "official-2"
 			b.Statements[last] = forged
 		},
-		"expired": func(w *world, b *enclave.Bundle) { w.now = w.now.AddDate(3, 0, 0) },
+		"expired": func(w *world, b *enclave.Bundle) { w.pass(3 * 365 * 24 * time.Hour) },
 		"revoked": func(w *world, b *enclave.Bundle) {
 			b.Statements = append(b.Statements, w.decide("official-1", w.scenario, operators.Revoke))
 			w.tick()
@@ -167,7 +167,8 @@ func TestCustodianRefusesAForkedLog(t *testing.T) {
 	b := w.job(cubeQuery, 2_000_000)
 	w.check(w.commit(b))
 	w.check(w.custodians["cust-a"].Close())
-	other := ready(t) // another history
+	w.check(os.Remove(filepath.Join(w.dir, "cust-a", "state", "log-entries"))) // its own copy of what it read
+	other := ready(t)                                                          // another history
 	w.openCustodianOn("cust-a", &mixedLog{Log: w.log, leaves: other.log})
 	w.connect()
 	w.wantRefusal(w.commit(b), release.ErrLogFork)
@@ -550,7 +551,7 @@ func TestOfflineVerificationNeedsEveryPart(t *testing.T) {
 	if _, _, err := release.CheckRelease(b, other.Verify(), build); err == nil {
 		t.Error("verified under another root key")
 	}
-	w.now = w.now.Add(time.Hour) // verification is as of the release, not of today
+	w.pass(time.Hour) // verification is as of the release, not of today
 	if _, _, err := release.CheckRelease(b, w.root.Verify(), build); err != nil {
 		t.Error(err)
 	}

@@ -9,14 +9,17 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/he/evaluator"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -34,6 +37,8 @@ type Member interface {
 	Name() string
 	// Records returns ledger records that a caller with the given heights lacks.
 	Records(ctx context.Context, heights map[string]int64) ([]canon.Signed, error)
+	// Seen returns the last checkpoint of the log that the custodian has followed, as it was signed; "" before the first.
+	Seen(ctx context.Context) (string, error)
 	// Commit checks the dossier, executes the plan and charges the budget.
 	Commit(ctx context.Context, b *enclave.Bundle, active []string) error
 	// Share gives the custodian's shares of a stage, once every active custodian has committed. Stage 2 needs stage 1's
@@ -63,12 +68,17 @@ type Custodian struct {
 	cfg    Config
 	ledger *ledger
 
+	roster  atomic.Pointer[operators.Roster] // replaced only under mu, by a later one that root signed
+	seen    atomic.Pointer[seenFile]         // how far the log was followed, for those who do not wait for mu
+	journal *journal
+
 	mu       sync.Mutex // serialises everything that decides; peers' Records calls do not take it
-	roster   *operators.Roster
 	follow   *follower
 	peers    map[string]Member
 	sessions map[enclave.Digest]*session
-	settled  int // own log entries that were compared with the ledger
+	dealt    map[enclave.Digest]*enclave.Keyset // keysets that were dealt to this custodian
+	purged   map[enclave.Digest]bool            // lineages that were disposed of and of which nothing is left here
+	settled  int                                // own log entries that were compared with the ledger
 	greeted  bool
 }
 
@@ -77,6 +87,8 @@ type session struct {
 	dossier *Dossier
 	cts     []evaluator.Ciphertext
 	keys    []enclave.Digest // noise key per term
+	// own shares by stage. They are what the custodian hands out; keeping them saves unwrapping its pieces at every check.
+	own map[int]*ShareSet
 }
 
 // New opens a custodian's state.
@@ -103,16 +115,30 @@ func New(cfg Config) (*Custodian, error) {
 			return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
 		}
 	}
-	c := &Custodian{cfg: cfg, roster: roster, follow: newFollower(cfg.Dir, cfg.Signer.Name(), cfg.Log), peers: map[string]Member{}, sessions: map[enclave.Digest]*session{}}
-	if c.ledger, err = openLedger(cfg.Dir, cfg.Signer, c.key); err != nil {
+	c := &Custodian{cfg: cfg, peers: map[string]Member{}, sessions: map[enclave.Digest]*session{}}
+	c.roster.Store(roster)
+	if c.follow, err = openFollower(cfg.Dir, cfg.Signer.Name(), cfg.Log); err != nil {
 		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
+	}
+	c.noteSeen()
+	if c.journal, err = openJournal(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
+	}
+	if c.ledger, err = openLedger(cfg.Dir, cfg.Signer, c.key); err != nil {
+		return nil, errors.Join(fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err), c.journal.close())
+	}
+	if err := c.openDealt(); err != nil {
+		return nil, errors.Join(fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err), c.ledger.close(), c.journal.close())
 	}
 	return c, nil
 }
 
-// key finds a custodian's verification key. The roster is replaced only under mu by a later one that root signed.
+// Roster is the latest roster that this custodian knows.
+func (c *Custodian) Roster() *operators.Roster { return c.roster.Load() }
+
+// key finds a custodian's verification key.
 func (c *Custodian) key(name string) (ed25519.PublicKey, error) {
-	p, ok := c.roster.Find(name)
+	p, ok := c.Roster().Find(name)
 	if !ok || p.Role != operators.RoleCustodian {
 		return nil, fmt.Errorf("%q is not a custodian of the roster", name)
 	}
@@ -138,8 +164,8 @@ func (c *Custodian) UseRoster(s canon.Signed) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.Serial > c.roster.Serial {
-		c.roster = r
+	if r.Serial > c.Roster().Serial {
+		c.roster.Store(r)
 	}
 	return nil
 }
@@ -149,7 +175,7 @@ func (c *Custodian) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.sessions)
-	return c.ledger.close()
+	return errors.Join(c.ledger.close(), c.journal.close())
 }
 
 // Name is the custodian's name in the roster.
@@ -160,89 +186,6 @@ func (c *Custodian) Records(_ context.Context, heights map[string]int64) ([]cano
 	return c.ledger.since(heights), nil
 }
 
-// Accept takes a dealt piece: opens it, checks it against the keyset's commitment and stores it.
-func (c *Custodian) Accept(ctx context.Context, signed canon.Signed, piece int, sealed []byte, open func(info, sealed []byte) ([]byte, error)) error {
-	c.mu.Lock()
-	roster := c.roster
-	c.mu.Unlock()
-	var ks enclave.Keyset
-	by, err := roster.Verify(signed, enclave.KindKeyset, operators.RoleSteward)
-	if err == nil {
-		err = signed.Open(enclave.KindKeyset, &ks)
-	}
-	if err == nil {
-		err = ks.Validate()
-	}
-	if err != nil {
-		return fmt.Errorf("accepting a key piece: %w", err)
-	}
-	me := slices.Index(ks.Custodians, c.Name())
-	if by.Body != ks.Owner || me < 0 || piece < 0 || piece >= len(ks.Pieces) || !ks.Pieces[piece].Holds(me) {
-		return fmt.Errorf("accepting piece %d of keyset %s: it is not for %q or not from its owner %q", piece, signed.Digest().Short(), c.Name(), ks.Owner)
-	}
-	id := keys.PieceID{Keyset: signed.Digest(), Piece: piece}
-	plain, err := open(keys.PieceInfo(id, c.Name()), sealed)
-	if err != nil {
-		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
-	}
-	defer clear(plain)
-	secret, err := keys.ParsePieceSecret(plain)
-	if err != nil {
-		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
-	}
-	defer clear(secret.Piece)
-	if secret.Commitment() != ks.Pieces[piece].Commitment {
-		return fmt.Errorf("accepting piece %d of keyset %s: it is not the piece that the keyset commits to", piece, id.Keyset.Short())
-	}
-	params, err := he.Compile(ks.Params)
-	if err != nil {
-		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
-	}
-	k, err := he.ParseKeyPiece(params, secret.Piece)
-	if err != nil {
-		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
-	}
-	k.Erase()
-	return c.cfg.Keys.Import(ctx, id, secret)
-}
-
-// refused records a refusal in the ledger and the log, and returns it with this custodian's name. Neither record can
-// turn the refusal into an approval, so their failure is reported and no more.
-func (c *Custodian) refused(ctx context.Context, b *enclave.Bundle, err error) error {
-	var r *Refusal
-	if !errors.As(err, &r) {
-		return fmt.Errorf("custodian %q: %w", c.Name(), err)
-	}
-	r.Custodian = c.Name()
-	now := canon.At(c.cfg.Clock())
-	rec := Record{Type: recordRefusal, Plan: b.Plan.Digest(), Job: jobOf(b), Reason: r.Rule.Error(), At: now}
-	ctx = context.WithoutCancel(ctx) // a refusal must be on record even if the caller has gone
-	subject := b.Plan.Digest()
-	lerr := c.settle(ctx)
-	if lerr == nil { // a ledger that may be behind must not number a record
-		var signed canon.Signed
-		if signed, lerr = c.ledger.append(rec); lerr == nil {
-			subject = signed.Digest()
-		}
-	}
-	if lerr != nil {
-		c.cfg.Logger.ErrorContext(ctx, "refusal not recorded in the ledger", "custodian", c.Name(), "error", lerr)
-	}
-	entry := enclave.Entry{Type: enclave.EntryRefusal, Subject: subject, By: c.Name(), Job: rec.Job, Reason: rec.Reason, At: now}
-	if _, lerr := c.cfg.Log.Append(ctx, entry); lerr != nil {
-		c.cfg.Logger.ErrorContext(ctx, "refusal not announced in the log", "custodian", c.Name(), "error", lerr)
-	}
-	return r
-}
-
-func jobOf(b *enclave.Bundle) string {
-	var r enclave.Receipt
-	if b.Receipt.Open(enclave.KindReceipt, &r) != nil {
-		return ""
-	}
-	return r.Job
-}
-
 // settle makes sure that the ledger is not an old copy before anything is written to it. Peers hold this custodian's
 // records too: the first time, it takes over what they have. If the log then still shows charges that this custodian
 // announced and its ledger lacks, all peers must be heard; what none of them has was announced and never committed.
@@ -250,12 +193,8 @@ func (c *Custodian) settle(ctx context.Context) error {
 	if err := c.ledger.healthy(); err != nil {
 		return err
 	}
-	keys, err := LogKeys(c.roster)
-	if err != nil {
+	if err := c.readLog(ctx); err != nil {
 		return err
-	}
-	if err := c.follow.advance(ctx, keys); err != nil {
-		return refuse(ErrLogFork, "log cannot be followed").because(err)
 	}
 	lacks := func() bool {
 		return slices.ContainsFunc(c.follow.own[c.settled:], func(d enclave.Digest) bool { return !c.ledger.has(c.Name(), d) })
@@ -272,11 +211,12 @@ func (c *Custodian) settle(ctx context.Context) error {
 			continue
 		}
 		if err := c.ledger.commit(records...); err != nil {
-			return refuse(ErrLedger, "records from %q", name).because(err)
+			return refuse(ErrLedger, "records from %q", name).Because(err)
 		}
 	}
 	if silent != nil && lacks() {
-		return refuse(ErrLedger, "the log shows charges of this custodian that its ledger lacks, as after a restore; it needs all its peers once").because(silent)
+		return refuse(ErrLedger, "the log shows charges of this custodian that its ledger lacks, as after a restore; it needs all its peers once").
+			Because(&refusal.UnavailableError{What: "a peer", Cause: silent})
 	}
 	c.settled, c.greeted = len(c.follow.own), true
 	return nil
@@ -289,24 +229,21 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 	if err != nil {
 		return nil, err
 	}
-	if d.Roster.Serial < c.roster.Serial {
-		return nil, refuse(ErrDossier, "roster %d is older than %d, which is known here", d.Roster.Serial, c.roster.Serial)
+	if known := c.Roster().Serial; d.Roster.Serial < known {
+		return nil, refuse(ErrDossier, "roster %d is older than %d, which is known here", d.Roster.Serial, known)
 	}
-	c.roster = d.Roster
+	c.roster.Store(d.Roster)
 	if err := c.settle(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.follow.check(d.Checkpoint); err != nil {
-		return nil, refuse(ErrLogFork, "proofs lead to another log").because(err)
+		return nil, refuse(ErrLogFork, "proofs lead to another log").Because(err)
 	}
-	shown := map[enclave.Digest]bool{}
-	for _, s := range b.Statements {
-		shown[s.Digest()] = true
+	if err := c.current(ctx, d); err != nil {
+		return nil, err
 	}
-	for _, s := range c.follow.statements {
-		if !shown[s] {
-			return nil, refuse(ErrUnauthorized, "statement %s is in the log but the dossier keeps it back", s)
-		}
+	if r := c.withheld(b); r != nil {
+		return nil, r
 	}
 	me := slices.Index(d.Keyset.Custodians, c.Name())
 	if me < 0 {
@@ -327,12 +264,12 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 func (c *Custodian) execute(ctx context.Context, d *Dossier) (*session, error) {
 	params, err := he.Compile(d.Keyset.Params)
 	if err != nil || d.Plan.Params != d.Keyset.Params {
-		return nil, refuse(ErrPlanMismatch, "plan is for parameter set %q, keyset for %q", d.Plan.Params, d.Keyset.Params).because(err)
+		return nil, refuse(ErrPlanMismatch, "plan is for parameter set %q, keyset for %q", d.Plan.Params, d.Keyset.Params).Because(err)
 	}
 	inputs, vectors := d.Layout.Inputs(d.Terms)
 	if err := c.cfg.Mirror.Fetch(ctx, d.KeysetSum, d.Keyset.Params, d.Layout, vectors); err != nil {
 		if errors.Is(err, enclave.ErrBlob) || errors.Is(err, evaluator.ErrBlobFormat) {
-			return nil, refuse(ErrForeignKeyset, "a blob is not what the manifest says").because(err)
+			return nil, refuse(ErrForeignKeyset, "a blob is not what the manifest says").Because(err)
 		}
 		return nil, fmt.Errorf("mirroring inputs: %w", err)
 	}
@@ -347,7 +284,7 @@ func (c *Custodian) execute(ctx context.Context, d *Dossier) (*session, error) {
 		}
 		return nil, r
 	}
-	s := &session{cts: cts}
+	s := &session{cts: cts, own: map[int]*ShareSet{}}
 	for _, t := range d.Terms {
 		s.keys = append(s.keys, d.Plan.NoiseKey(&d.Manifest, t))
 	}
@@ -360,7 +297,7 @@ func (c *Custodian) Commit(ctx context.Context, b *enclave.Bundle, active []stri
 	defer c.mu.Unlock()
 	s, err := c.examine(ctx, b)
 	if err == nil {
-		err = c.charge(ctx, s, active)
+		err = c.charge(ctx, b, s, active)
 	}
 	if err != nil {
 		return c.refused(ctx, b, err)
@@ -380,7 +317,8 @@ func (c *Custodian) checkActive(d *Dossier, active []string) *Refusal {
 	return nil
 }
 
-// merge takes over the active peers' records, and this custodian's own that only they still have.
+// merge takes over the active peers' records, and this custodian's own that only they still have. It makes sure that
+// they follow the same log.
 func (c *Custodian) merge(ctx context.Context, active []string) error {
 	for _, name := range active {
 		if name == c.Name() {
@@ -395,13 +333,20 @@ func (c *Custodian) merge(ctx context.Context, active []string) error {
 			return fmt.Errorf("reading the ledger of custodian %q: %w", name, err)
 		}
 		if err := c.ledger.commit(records...); err != nil {
-			return refuse(ErrLedger, "records from %q", name).because(err)
+			return refuse(ErrLedger, "records from %q", name).Because(err)
+		}
+		text, err := peer.Seen(ctx)
+		if err != nil {
+			return fmt.Errorf("asking custodian %q what log it sees: %w", name, err)
+		}
+		if err := c.compare(ctx, name, text); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (c *Custodian) charge(ctx context.Context, s *session, active []string) error {
+func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, active []string) error {
 	d := s.dossier
 	if r := c.checkActive(d, active); r != nil {
 		return r
@@ -425,10 +370,18 @@ func (c *Custodian) charge(ctx context.Context, s *session, active []string) err
 		return err
 	}
 	entry := enclave.Entry{Type: enclave.EntryCharge, Subject: rec.Digest(), By: c.Name(), Job: d.Receipt.Job, At: canon.At(c.cfg.Clock())}
-	if _, err := c.cfg.Log.Append(ctx, entry); err != nil {
-		return fmt.Errorf("announcing a charge in the log: %w", err)
+	proof, err := c.announce(ctx, entry)
+	if err != nil {
+		return err
 	}
-	return c.ledger.commit(rec)
+	// Before the log is read on, which may fail: a charge that was announced and is not in the ledger would have all
+	// peers asked for it.
+	failpoint.Hit(failpoint.ChargeLogged)
+	if err := c.ledger.commit(rec); err != nil {
+		return err
+	}
+	failpoint.Hit(failpoint.ChargeStored)
+	return c.catchUp(ctx, b, proof)
 }
 
 // price lists what the plan opens and what it costs beyond what was asked before. A measure whose every noise key the
@@ -487,7 +440,7 @@ func (c *Custodian) afford(d *Dossier, dataset, scenario, openings int64) *Refus
 	}
 	set, err := enclave.LookupParams(d.Keyset.Params)
 	if err != nil {
-		return refuse(ErrPlanMismatch, "parameters").because(err)
+		return refuse(ErrPlanMismatch, "parameters").Because(err)
 	}
 	limitOpen := set.OpeningCap(len(d.Keyset.Pieces))
 	if used := c.ledger.openings(d.KeysetSum); openings > limitOpen-used {

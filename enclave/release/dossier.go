@@ -2,6 +2,7 @@ package release
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"slices"
 	"time"
 
@@ -39,7 +40,8 @@ type Dossier struct {
 	Terms    []enclave.Term
 
 	PlanDigest enclave.Digest
-	KeysetSum  enclave.Digest
+	KeysetSum  enclave.Digest     // lineage: the first keyset, which manifest, blobs and ledgers name
+	Dealing    enclave.Digest     // Keyset itself: the first one, or the refresh of the plan's epoch
 	Checkpoint enclave.Checkpoint // latest that a proof led to
 	CheckText  string
 	Keys       enclave.LogKeys
@@ -69,11 +71,11 @@ func Check(b *enclave.Bundle, root ed25519.PublicKey, build BuildFunc, now time.
 func (d *Dossier) roster(b *enclave.Bundle, root ed25519.PublicKey) *Refusal {
 	r, err := operators.OpenRoster(b.Roster, root)
 	if err != nil {
-		return refuse(ErrDossier, "roster").because(err)
+		return refuse(ErrDossier, "roster").Because(err)
 	}
 	d.Roster = r
 	if d.Keys, err = LogKeys(r); err != nil {
-		return refuse(ErrDossier, "roster's log keys").because(err)
+		return refuse(ErrDossier, "roster's log keys").Because(err)
 	}
 	return nil
 }
@@ -82,36 +84,49 @@ func (d *Dossier) roster(b *enclave.Bundle, root ed25519.PublicKey) *Refusal {
 func (d *Dossier) data(b *enclave.Bundle) *Refusal {
 	by, err := d.Roster.VerifyPast(b.Manifest, enclave.KindManifest, operators.RoleSteward)
 	if err != nil {
-		return refuse(ErrDossier, "manifest").because(err)
+		return refuse(ErrDossier, "manifest").Because(err)
 	}
 	if err := b.Manifest.Open(enclave.KindManifest, &d.Manifest); err != nil {
-		return refuse(ErrDossier, "manifest").because(err)
+		return refuse(ErrDossier, "manifest").Because(err)
 	}
 	if by.Body != d.Manifest.Owner {
 		return refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", d.Manifest.Owner, by.Name, by.Body)
 	}
+	d.KeysetSum = d.Manifest.Keyset
+	return d.keyset(b)
+}
+
+// keyset finds the keyset that the plan was made for: of the manifest's lineage, the one of the plan's epoch. That it is
+// the latest is for custodians to judge, who follow the log.
+func (d *Dossier) keyset(b *enclave.Bundle) *Refusal {
+	var claimed enclave.Plan
+	if err := b.Plan.Open(enclave.KindPlan, &claimed); err != nil {
+		return refuse(ErrDossier, "plan").Because(err)
+	}
+	var own []enclave.Signed // those that the manifest's owner signed
 	for _, signed := range b.Keysets {
-		if signed.Digest() != d.Manifest.Keyset {
-			continue
-		}
 		by, err := d.Roster.VerifyPast(signed, enclave.KindKeyset, operators.RoleSteward)
 		if err != nil {
-			return refuse(ErrDossier, "keyset").because(err)
+			return refuse(ErrDossier, "keyset").Because(err)
 		}
-		if err := signed.Open(enclave.KindKeyset, &d.Keyset); err != nil {
-			return refuse(ErrDossier, "keyset").because(err)
+		if by.Body == d.Manifest.Owner {
+			own = append(own, signed)
+		} else if signed.Digest() == d.KeysetSum {
+			return refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q of %q signed", d.Manifest.Dataset, d.Manifest.Owner, d.KeysetSum.Short(), by.Name, by.Body)
 		}
-		if by.Body != d.Keyset.Owner || d.Keyset.Owner != d.Manifest.Owner || d.Keyset.Dataset != d.Manifest.Dataset {
-			return refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q signed for dataset %q of %q", d.Manifest.Dataset,
-				d.Manifest.Owner, d.Manifest.Keyset.Short(), by.Name, d.Keyset.Dataset, d.Keyset.Owner)
-		}
-		if err := d.Keyset.Validate(); err != nil {
-			return refuse(ErrForeignKeyset, "keyset").because(err)
-		}
-		d.KeysetSum = signed.Digest()
-		return nil
 	}
-	return refuse(ErrDossier, "keyset %s of the manifest is not in the dossier", d.Manifest.Keyset)
+	ks, sum, err := enclave.Lineage(d.KeysetSum, own, claimed.Epoch)
+	if errors.Is(err, enclave.ErrNotFound) {
+		return refuse(ErrDossier, "keyset %s of the manifest, epoch %d, is not in the dossier", d.KeysetSum, claimed.Epoch)
+	}
+	if err != nil {
+		return refuse(ErrForeignKeyset, "keyset").Because(err)
+	}
+	if ks.Owner != d.Manifest.Owner || ks.Dataset != d.Manifest.Dataset {
+		return refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which is for dataset %q of %q", d.Manifest.Dataset, d.Manifest.Owner, d.KeysetSum.Short(), ks.Dataset, ks.Owner)
+	}
+	d.Keyset, d.Dealing = *ks, sum
+	return nil
 }
 
 // owners maps every dataset of the scenario to the agency that signed its keyset.
@@ -124,7 +139,7 @@ func (d *Dossier) owners(b *enclave.Bundle) (map[string]string, *Refusal) {
 			err = signed.Open(enclave.KindKeyset, &ks)
 		}
 		if err != nil {
-			return nil, refuse(ErrDossier, "keyset %s", signed.Digest().Short()).because(err)
+			return nil, refuse(ErrDossier, "keyset %s", signed.Digest().Short()).Because(err)
 		}
 		if by.Body != ks.Owner {
 			return nil, refuse(ErrForeignKeyset, "keyset of %q was signed by %q of %q", ks.Owner, by.Name, by.Body)
@@ -140,7 +155,7 @@ func (d *Dossier) owners(b *enclave.Bundle) (map[string]string, *Refusal) {
 func (d *Dossier) grant(b *enclave.Bundle, root ed25519.PublicKey, now time.Time) *Refusal {
 	var claimed operators.Grant
 	if err := b.Grant.Open(operators.KindGrant, &claimed); err != nil {
-		return refuse(ErrDossier, "grant").because(err)
+		return refuse(ErrDossier, "grant").Because(err)
 	}
 	owners, r := d.owners(b)
 	if r != nil {
@@ -148,12 +163,12 @@ func (d *Dossier) grant(b *enclave.Bundle, root ed25519.PublicKey, now time.Time
 	}
 	analyst, err := d.Roster.Signer(b.Plan, enclave.KindPlan, operators.RoleAnalyst)
 	if err != nil {
-		return refuse(ErrUnauthorized, "plan must be signed by the analyst who asks").because(err)
+		return refuse(ErrUnauthorized, "plan must be signed by the analyst who asks").Because(err)
 	}
 	g, err := operators.Authorize(operators.Statements{Roster: b.Roster, RootKey: root, All: b.Statements, Owners: owners},
 		operators.Request{Operator: claimed.Operator, Scenario: claimed.Scenario, Analyst: analyst.Name, Now: now})
 	if err != nil {
-		return refuse(ErrUnauthorized, "scenario %s", claimed.Scenario.Short()).because(err)
+		return refuse(ErrUnauthorized, "scenario %s", claimed.Scenario.Short()).Because(err)
 	}
 	if canon.DigestOf(g) != b.Grant.Digest() {
 		return refuse(ErrUnauthorized, "grant %s is not what the statements give, %s", b.Grant.Digest().Short(), canon.DigestOf(g).Short())
@@ -164,12 +179,12 @@ func (d *Dossier) grant(b *enclave.Bundle, root ed25519.PublicKey, now time.Time
 
 func (d *Dossier) plan(b *enclave.Bundle, build BuildFunc) *Refusal {
 	if err := b.Plan.Open(enclave.KindPlan, &d.Plan); err != nil {
-		return refuse(ErrDossier, "plan").because(err)
+		return refuse(ErrDossier, "plan").Because(err)
 	}
 	again, err := build(Question{Query: d.Plan.Query, EpsilonMicro: d.Plan.AskedMicro, Grant: &d.Grant, GrantDigest: b.Grant.Digest(),
 		Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Manifest: &d.Manifest, ManifestDigest: b.Manifest.Digest()})
 	if err != nil {
-		return refuse(ErrPlanMismatch, "query is refused here").because(err)
+		return refuse(ErrPlanMismatch, "query is refused here").Because(err)
 	}
 	if sum := canon.DigestOf(again); sum != d.PlanDigest {
 		return refuse(ErrPlanMismatch, "plan %s, rebuilt %s", d.PlanDigest.Short(), sum.Short())
@@ -178,17 +193,17 @@ func (d *Dossier) plan(b *enclave.Bundle, build BuildFunc) *Refusal {
 		return refuse(ErrPlanMismatch, "manifest has no layout %q", d.Plan.Layout)
 	}
 	if d.Cells, d.Terms, err = d.Plan.Expand(&d.Manifest); err != nil {
-		return refuse(ErrPlanMismatch, "plan").because(err)
+		return refuse(ErrPlanMismatch, "plan").Because(err)
 	}
 	return nil
 }
 
 func (d *Dossier) receipt(b *enclave.Bundle) *Refusal {
 	if _, err := d.Roster.VerifyPast(b.Receipt, enclave.KindReceipt, operators.RoleNode); err != nil {
-		return refuse(ErrReceipt, "signature").because(err)
+		return refuse(ErrReceipt, "signature").Because(err)
 	}
 	if err := b.Receipt.Open(enclave.KindReceipt, &d.Receipt); err != nil {
-		return refuse(ErrReceipt, "content").because(err)
+		return refuse(ErrReceipt, "content").Because(err)
 	}
 	inputs, _ := d.Layout.Inputs(d.Terms)
 	switch {
@@ -238,7 +253,7 @@ func (d *Dossier) proofs(b *enclave.Bundle) (map[entryKey]bool, *Refusal) {
 	for _, p := range b.Proofs {
 		e, cp, err := p.Check(d.Keys)
 		if err != nil {
-			return nil, refuse(ErrNotLogged, "proof of entry %d", p.Index).because(err)
+			return nil, refuse(ErrNotLogged, "proof of entry %d", p.Index).Because(err)
 		}
 		proven[entryKey{e.Subject, e.Type}] = true
 		if cp.Size > d.Checkpoint.Size {
@@ -253,7 +268,7 @@ func (d *Dossier) proofs(b *enclave.Bundle) (map[entryKey]bool, *Refusal) {
 func CheckRelease(b *enclave.Bundle, root ed25519.PublicKey, build BuildFunc) (*Dossier, *enclave.Release, error) {
 	var rel enclave.Release
 	if err := b.Release.Open(enclave.KindRelease, &rel); err != nil {
-		return nil, nil, refuse(ErrRelease, "content").because(err)
+		return nil, nil, refuse(ErrRelease, "content").Because(err)
 	}
 	d, err := Check(b, root, build, rel.Made.Time)
 	if err != nil {

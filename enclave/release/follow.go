@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,11 +12,13 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
-// Log is what a custodian needs of the audit log.
+// Log is what a custodian needs of the audit log. Nothing that it answers is believed.
 type Log interface {
 	// Append returns proofs once the entries are in a checkpoint that is signed and witnessed.
 	Append(ctx context.Context, entries ...enclave.Entry) ([]enclave.LogProof, error)
@@ -26,13 +29,17 @@ type Log interface {
 }
 
 // follower reads the whole log and recomputes its root: a custodian sees every statement that was ever logged, so a
-// revocation cannot be kept from it, and it notices a log that was rewritten.
+// revocation cannot be kept from it, and it notices a log that was rewritten. What it has read it keeps in a file of its
+// own, so that a restart asks the log for what is new and no more.
 type follower struct {
 	log    Log
 	me     string
-	path   string
+	dir    string
+	last   seenFile // as on disk
+	kept   int64    // bytes of the entries' file that hold the first size entries
 	hashes hashes
 	size   int64
+	root   enclave.Digest // of size entries
 
 	logged map[entryKey]bool
 	// statements that were logged; a dossier must show every one of them.
@@ -55,13 +62,108 @@ func (h hashes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	return out, nil
 }
 
+// seenFile is the last checkpoint that was checked. It is written after the entries that it covers.
 type seenFile struct {
 	Size int64          `json:"size"`
 	Root enclave.Digest `json:"root"`
+	Note string         `json:"note,omitempty"` // as it was signed: evidence if the log ever shows another
 }
 
-func newFollower(dir, me string, log Log) *follower {
-	return &follower{log: log, me: me, path: filepath.Join(dir, "log-seen.json"), logged: map[entryKey]bool{}}
+const (
+	seenName   = "log-seen.json"
+	leavesName = "log-entries" // each leaf after its length in 32 bits, big-endian
+	pageLeaves = 4096          // read at a time
+	maxLeaf    = 1 << 16       // tlog-tiles writes an entry's length in 16 bits
+)
+
+func openFollower(dir, me string, log Log) (*follower, error) {
+	f := &follower{log: log, me: me, dir: dir, logged: map[entryKey]bool{}}
+	data, err := os.ReadFile(filepath.Join(dir, seenName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, nil
+	}
+	if err == nil {
+		err = canon.Unmarshal(data, &f.last)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading last seen checkpoint: %w", err)
+	}
+	return f, f.restore()
+}
+
+// restore reads the entries that were kept. If they are not whole they are asked for again: the last seen root still
+// decides.
+func (f *follower) restore() error {
+	data, err := os.ReadFile(filepath.Join(f.dir, leavesName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading followed entries: %w", err)
+	}
+	var leaves [][]byte
+	rest := data
+	for int64(len(leaves)) < f.last.Size && len(rest) >= 4 {
+		n := binary.BigEndian.Uint32(rest)
+		if n > maxLeaf || int(n) > len(rest)-4 {
+			break
+		}
+		leaves, rest = append(leaves, rest[4:4+n]), rest[4+n:]
+	}
+	if int64(len(leaves)) < f.last.Size {
+		return nil
+	}
+	grown, root, err := f.grow(leaves)
+	if err != nil || root != f.last.Root {
+		return nil
+	}
+	entries, err := parse(leaves, 0)
+	if err != nil {
+		return err
+	}
+	f.take(entries, grown, root)
+	f.kept = int64(len(data) - len(rest))
+	return nil
+}
+
+// grow hashes leaves onto the tree, without taking them over.
+func (f *follower) grow(leaves [][]byte) (hashes, enclave.Digest, error) {
+	grown, size := f.hashes, f.size
+	for _, leaf := range leaves {
+		hs, err := tlog.StoredHashes(size, leaf, grown)
+		if err != nil {
+			return nil, enclave.Digest{}, fmt.Errorf("following the log: %w", err)
+		}
+		grown, size = append(grown, hs...), size+1
+	}
+	root, err := tlog.TreeHash(size, grown)
+	if err != nil {
+		return nil, enclave.Digest{}, fmt.Errorf("following the log: %w", err)
+	}
+	return grown, enclave.Digest(root), nil
+}
+
+// parse reads entries from number base on.
+func parse(leaves [][]byte, base int64) ([]enclave.Entry, error) {
+	entries := make([]enclave.Entry, len(leaves))
+	for i, leaf := range leaves {
+		if err := canon.Unmarshal(leaf, &entries[i]); err != nil {
+			return nil, fmt.Errorf("%w: entry %d: %w", ErrLogFork, base+int64(i), err)
+		}
+	}
+	return entries, nil
+}
+
+// take remembers what checked entries say.
+func (f *follower) take(entries []enclave.Entry, grown hashes, root enclave.Digest) {
+	for _, e := range entries {
+		key := entryKey{e.Subject, e.Type}
+		if e.Type == enclave.EntryStatement && !f.logged[key] {
+			f.statements = append(f.statements, e.Subject)
+		}
+		if e.By == f.me && e.Type == enclave.EntryCharge {
+			f.own = append(f.own, e.Subject)
+		}
+		f.logged[key] = true
+	}
+	f.hashes, f.size, f.root = grown, f.size+int64(len(entries)), root
 }
 
 // advance asks for the log's latest checkpoint, reads up to it and remembers it durably.
@@ -74,60 +176,88 @@ func (f *follower) advance(ctx context.Context, keys enclave.LogKeys) error {
 	if err != nil {
 		return err
 	}
-	var seen seenFile
-	data, err := os.ReadFile(f.path)
-	if err == nil {
-		err = canon.Unmarshal(data, &seen)
+	if seen := max(f.last.Size, f.size); cp.Size < seen {
+		return f.split(text, fmt.Sprintf("%v: %d entries were seen before, the log now has %d", ErrLogFork, seen, cp.Size))
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("reading last seen checkpoint: %w", err)
+	return f.reach(ctx, text, cp)
+}
+
+// reach reads up to a signed checkpoint, unless that was done, and compares roots.
+func (f *follower) reach(ctx context.Context, text string, cp enclave.Checkpoint) error {
+	if cp.Size <= f.size {
+		if err := f.check(cp); err != nil {
+			return f.split(text, err.Error())
+		}
+		return nil
 	}
-	if cp.Size < seen.Size || cp.Size < f.size {
-		return fmt.Errorf("%w: %d entries were seen before, the log now has %d", ErrLogFork, max(seen.Size, f.size), cp.Size)
-	}
-	leaves, err := f.log.Leaves(ctx, f.size, cp.Size)
-	if err != nil {
-		return fmt.Errorf("following the log: %w", err)
-	}
-	if int64(len(leaves)) != cp.Size-f.size {
-		return fmt.Errorf("%w: log returned %d of %d entries", ErrLogFork, len(leaves), cp.Size-f.size)
-	}
-	grown, size := f.hashes, f.size
-	for _, leaf := range leaves {
-		hs, err := tlog.StoredHashes(size, leaf, grown)
+	var leaves [][]byte
+	for from := f.size; from < cp.Size; {
+		to := min(from+pageLeaves, cp.Size)
+		page, err := f.log.Leaves(ctx, from, to)
 		if err != nil {
 			return fmt.Errorf("following the log: %w", err)
 		}
-		grown, size = append(grown, hs...), size+1
+		if int64(len(page)) != to-from {
+			return fmt.Errorf("%w: log returned %d of %d entries", ErrLogFork, len(page), to-from)
+		}
+		leaves, from = append(leaves, page...), to
 	}
-	next := follower{hashes: grown, size: size}
-	if err := next.check(cp); err != nil {
+	grown, root, err := f.grow(leaves)
+	if err != nil {
 		return err
 	}
-	if seen.Size > 0 {
-		if err := next.check(enclave.Checkpoint{Size: seen.Size, Root: seen.Root}); err != nil {
-			return err
+	if root != cp.Root {
+		return fmt.Errorf("%w: its entries do not hash to the root of its checkpoint of %d", ErrLogFork, cp.Size)
+	}
+	if f.last.Size > 0 && f.last.Size > f.size { // its entries were lost here: what is read now must contain them
+		was, err := tlog.TreeHash(f.last.Size, grown)
+		if err != nil {
+			return fmt.Errorf("following the log: %w", err)
+		}
+		if enclave.Digest(was) != f.last.Root {
+			return f.split(text, fmt.Sprintf("%v: at %d entries its root is not the one seen before", ErrLogFork, f.last.Size))
 		}
 	}
+	entries, err := parse(leaves, f.size)
+	if err != nil {
+		return err
+	}
+	if err := f.save(leaves, seenFile{Size: cp.Size, Root: cp.Root, Note: text}); err != nil {
+		return err
+	}
+	f.take(entries, grown, root)
+	return nil
+}
+
+// save keeps entries, durably, and then the checkpoint that covers them. What lies in the file behind those that are
+// known, from a save that broke off, is written over.
+func (f *follower) save(leaves [][]byte, seen seenFile) error {
+	var buf []byte
 	for _, leaf := range leaves {
-		var e enclave.Entry
-		if err := canon.Unmarshal(leaf, &e); err != nil {
-			return fmt.Errorf("%w: %w", ErrLogFork, err)
-		}
-		key := entryKey{e.Subject, e.Type}
-		if e.Type == enclave.EntryStatement && !f.logged[key] {
-			f.statements = append(f.statements, e.Subject)
-		}
-		if e.By == f.me && e.Type == enclave.EntryCharge {
-			f.own = append(f.own, e.Subject)
-		}
-		f.logged[key] = true
+		buf = append(binary.BigEndian.AppendUint32(buf, uint32(len(leaf))), leaf...)
 	}
-	f.hashes, f.size = grown, size
-	if cp.Size == seen.Size {
-		return nil
+	file, err := os.OpenFile(filepath.Join(f.dir, leavesName), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("keeping followed entries: %w", err)
 	}
-	return durable.WriteFile(f.path, canon.MustMarshal(seenFile{Size: cp.Size, Root: cp.Root}), 0o600)
+	if err = file.Truncate(f.kept); err == nil {
+		_, err = file.WriteAt(buf, f.kept)
+	}
+	if err := errors.Join(err, file.Sync(), file.Close(), durable.SyncDir(f.dir)); err != nil {
+		return fmt.Errorf("keeping followed entries: %w", err)
+	}
+	failpoint.Hit(failpoint.LeavesKept)
+	if err := durable.WriteFile(filepath.Join(f.dir, seenName), canon.MustMarshal(seen), 0o600); err != nil {
+		return err
+	}
+	failpoint.Hit(failpoint.LogFollowed)
+	f.last, f.kept = seen, f.kept+int64(len(buf))
+	return nil
+}
+
+// split is a fork with the evidence: the last checkpoint that was checked and the one that contradicts it.
+func (f *follower) split(offered, text string) error {
+	return &refusal.SplitViewError{Seen: f.last.Note, Offered: offered, Text: text}
 }
 
 // check compares the root of a checkpoint, at most as large as what was read, with the entries read.

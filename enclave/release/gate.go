@@ -12,7 +12,9 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -58,14 +60,21 @@ func (c *Custodian) endorse(ctx context.Context, b *enclave.Bundle, r enclave.Re
 	if canon.DigestOf(r) != canon.DigestOf(mine) {
 		return canon.Signature{}, refuse(ErrRelease, "gate says %s, this custodian has %s", canon.DigestOf(r).Short(), canon.DigestOf(mine).Short())
 	}
-	entry, _, err := proof.Check(s.dossier.Keys)
+	entry, cp, err := proof.Check(s.dossier.Keys)
 	if err != nil || entry.Type != enclave.EntryRelease || entry.Subject != canon.DigestOf(r) {
-		return canon.Signature{}, refuse(ErrNotLogged, "release %s", canon.DigestOf(r).Short()).because(err)
+		return canon.Signature{}, refuse(ErrNotLogged, "release %s", canon.DigestOf(r).Short()).Because(err)
+	}
+	if err := c.follow.check(cp); err != nil {
+		return canon.Signature{}, refuse(ErrLogFork, "release %s is in another log", canon.DigestOf(r).Short()).Because(err)
+	}
+	if err := c.keepEvidence(Evidence{Release: canon.DigestOf(r), First: first, Second: second}); err != nil {
+		return canon.Signature{}, err
 	}
 	if _, done := c.ledger.released(s.dossier.PlanDigest); !done {
 		if _, err := c.ledger.append(Record{Type: recordRelease, Plan: s.dossier.PlanDigest, Job: r.Job, Release: canon.DigestOf(r), At: canon.At(c.cfg.Clock())}); err != nil {
 			return canon.Signature{}, err
 		}
+		failpoint.Hit(failpoint.ReleaseKept)
 	}
 	delete(c.sessions, s.dossier.PlanDigest)
 	return c.cfg.Signer.Sign(enclave.KindRelease, canon.MustMarshal(r))
@@ -99,28 +108,30 @@ func (c *Custodian) Lead(ctx context.Context, b *enclave.Bundle, members []Membe
 		return nil, c.refusedLocked(ctx, b, err)
 	}
 	entry := enclave.Entry{Type: enclave.EntryRelease, Subject: canon.DigestOf(rel), By: c.Name(), Job: rel.Job, At: canon.At(c.cfg.Clock())}
-	proofs, err := c.cfg.Log.Append(ctx, entry)
+	proof, err := c.announceLocked(ctx, b, entry)
 	if err != nil {
-		return nil, fmt.Errorf("announcing the release in the log: %w", err)
+		return nil, err
 	}
+	failpoint.Hit(failpoint.ReleaseLogged)
 	signed := canon.Signed{Kind: enclave.KindRelease, Body: canon.MustMarshal(rel)}
 	sigs := make([]canon.Signature, len(active))
 	g, gctx := errgroup.WithContext(ctx)
 	for i, m := range active {
 		g.Go(func() (err error) {
-			sigs[i], err = m.Endorse(gctx, b, *rel, proofs[0], names, first, second)
+			sigs[i], err = m.Endorse(gctx, b, *rel, proof, names, first, second)
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.ReleaseGathers)
 	signed.Sigs = sigs
 	sealed, err := c.sealTable(s.dossier, b, table, signed.Digest())
 	if err != nil {
 		return nil, err
 	}
-	return &Outcome{Release: signed, Sealed: sealed, Proof: proofs[0]}, nil
+	return &Outcome{Release: signed, Sealed: sealed, Proof: proof}, nil
 }
 
 // second opens stage 2, where there is anything to open.
@@ -153,6 +164,19 @@ func (c *Custodian) outcomeLocked(ctx context.Context, s *session, active []stri
 	return c.outcome(ctx, s, active, first, second)
 }
 
+func (c *Custodian) announceLocked(ctx context.Context, b *enclave.Bundle, entry enclave.Entry) (enclave.LogProof, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	proof, err := c.announce(ctx, entry)
+	if err == nil {
+		err = c.catchUp(ctx, b, proof)
+	}
+	if err != nil {
+		return proof, c.refused(ctx, b, err)
+	}
+	return proof, nil
+}
+
 func (c *Custodian) refusedLocked(ctx context.Context, b *enclave.Bundle, err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,19 +184,31 @@ func (c *Custodian) refusedLocked(ctx context.Context, b *enclave.Bundle, err er
 }
 
 // gather has the members commit. Whoever cannot be reached or refuses is left out and the others commit again under the
-// smaller list, as long as a quorum remains; committing twice charges once.
+// smaller list, as long as a quorum remains; committing twice charges once. A leader that is left out itself cannot go on,
+// but another could: that is no refusal.
 func (c *Custodian) gather(ctx context.Context, b *enclave.Bundle, members []Member) ([]Member, error) {
 	quorum := c.quorum(b)
 	members = slices.Clone(members)
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Name(), b.Name()) })
+	met := make([]error, len(members))
+	var greetings sync.WaitGroup
+	for i, m := range members {
+		greetings.Go(func() { met[i] = c.meet(ctx, m) })
+	}
+	greetings.Wait()
 	var lost []error
-	active := slices.DeleteFunc(members, func(m Member) bool {
-		_, err := m.Records(ctx, c.ledger.heights())
-		if err != nil {
-			lost = append(lost, fmt.Errorf("custodian %q cannot be reached: %w", m.Name(), err))
+	var active []Member
+	for i, err := range met {
+		var fork *Refusal
+		switch {
+		case errors.As(err, &fork): // whoever it is that was shown another log
+			return nil, c.refusedLocked(ctx, b, fork)
+		case err != nil:
+			lost = append(lost, err)
+		default:
+			active = append(active, members[i])
 		}
-		return err != nil
-	})
+	}
 	for len(active) >= quorum {
 		errs := make([]error, len(active))
 		var wg sync.WaitGroup
@@ -194,22 +230,32 @@ func (c *Custodian) gather(ctx context.Context, b *enclave.Bundle, members []Mem
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		me := slices.IndexFunc(active, func(m Member) bool { return m.Name() == c.Name() })
+		if me < 0 || errs[me] != nil && len(willing) >= quorum {
+			var own error
+			if me >= 0 {
+				own = errs[me]
+			}
+			return nil, &refusal.UnavailableError{What: fmt.Sprintf("a leader: custodian %q, which does not take part itself,", c.Name()), Cause: own}
+		}
 		active = willing
 	}
 	return nil, &QuorumError{Have: len(active), Need: quorum, Causes: lost}
 }
 
-// QuorumError says that too few custodians took part, and what each of the others said.
-type QuorumError struct {
-	Have, Need int
-	Causes     []error
+// meet finds out whether a member is there and follows the same log.
+func (c *Custodian) meet(ctx context.Context, m Member) error {
+	if m.Name() == c.Name() {
+		return nil
+	}
+	text, err := m.Seen(ctx)
+	if err != nil {
+		return fmt.Errorf("custodian %q: %w", m.Name(), err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.compare(ctx, m.Name(), text)
 }
-
-func (e *QuorumError) Error() string {
-	return fmt.Sprintf("%d custodians agree, %d are needed: %v", e.Have, e.Need, errors.Join(e.Causes...))
-}
-
-func (e *QuorumError) Unwrap() []error { return e.Causes }
 
 func (c *Custodian) quorum(b *enclave.Bundle) int {
 	var m enclave.Manifest
@@ -221,9 +267,7 @@ func (c *Custodian) quorum(b *enclave.Bundle) int {
 			}
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.roster.Quorum
+	return c.Roster().Quorum
 }
 
 func shareAll(ctx context.Context, b *enclave.Bundle, active []Member, names []string, stage int, first []canon.Signed) ([]canon.Signed, error) {

@@ -12,62 +12,39 @@
 // one ciphertext may leak its key.
 package release
 
-import (
-	"errors"
-	"fmt"
-)
+import "yingzhou.dev/lab/enclave/refusal"
 
-// Rules that a custodian may refuse by. Each is matched with errors.Is on a *Refusal.
+// Rules that a custodian may refuse by, and the errors that carry facts: see package refusal.
 var (
-	ErrDossier          = errors.New("dossier is incomplete or contradicts itself")
-	ErrUnauthorized     = errors.New("not authorised")
-	ErrPlanMismatch     = errors.New("plan does not rebuild from its query")
-	ErrForeignKeyset    = errors.New("data and keyset have different owners, or the keyset is not held here")
-	ErrReceipt          = errors.New("receipt does not fit the plan")
-	ErrOutput           = errors.New("output differs from the custodian's own execution")
-	ErrNotLogged        = errors.New("not in the log")
-	ErrLogFork          = errors.New("log does not extend what was seen before")
-	ErrBudget           = errors.New("privacy budget is spent")
-	ErrOpenings         = errors.New("keyset's cap on openings is reached")
-	ErrSecondCiphertext = errors.New("another ciphertext was already committed for this question")
-	ErrNotCommitted     = errors.New("not every active custodian has committed the charge")
-	ErrCrossCheck       = errors.New("custodians gave different shares of one piece")
-	ErrRelease          = errors.New("release differs from what the shares give")
-	ErrLedger           = errors.New("ledger is damaged or contradicts a peer's copy")
+	ErrDossier          = refusal.ErrDossier
+	ErrUnauthorized     = refusal.ErrUnauthorized
+	ErrPlanMismatch     = refusal.ErrPlanMismatch
+	ErrForeignKeyset    = refusal.ErrForeignKeyset
+	ErrReceipt          = refusal.ErrReceipt
+	ErrOutput           = refusal.ErrOutput
+	ErrNotLogged        = refusal.ErrNotLogged
+	ErrLogFork          = refusal.ErrLogFork
+	ErrBudget           = refusal.ErrBudget
+	ErrOpenings         = refusal.ErrOpenings
+	ErrSecondCiphertext = refusal.ErrSecondCiphertext
+	ErrNotCommitted     = refusal.ErrNotCommitted
+	ErrCrossCheck       = refusal.ErrCrossCheck
+	ErrRelease          = refusal.ErrRelease
+	ErrLedger           = refusal.ErrLedger
+	ErrPiece            = refusal.ErrPiece
+	ErrReplaced         = refusal.ErrReplaced
+	ErrDisposed         = refusal.ErrDisposed
 )
 
-// Refusal is a custodian's reasoned no. Text names artefacts by digest, never a value.
-type Refusal struct {
-	Custodian string // "" when anyone checks, outside a custodian
-	Rule      error  // one of the Err… rules
-	Text      string // what exactly, and what would help
-	Cause     error  // may be nil
-}
-
-func (r *Refusal) Error() string {
-	s := fmt.Sprintf("%v: %s", r.Rule, r.Text)
-	if r.Custodian != "" {
-		s = fmt.Sprintf("custodian %q refuses: %s", r.Custodian, s)
-	}
-	if r.Cause != nil {
-		s += ": " + r.Cause.Error()
-	}
-	return s
-}
-
-// Unwrap lets errors.Is match the rule and its cause.
-func (r *Refusal) Unwrap() []error {
-	if r.Cause != nil {
-		return []error{r.Rule, r.Cause}
-	}
-	return []error{r.Rule}
-}
+type (
+	// Refusal is a custodian's reasoned no.
+	Refusal = refusal.Refusal
+	// QuorumError says that too few custodians took part.
+	QuorumError = refusal.QuorumError
+	// CrossCheckError names who gave a share that differs from another holder's.
+	CrossCheckError = refusal.CrossCheckError
+)
 
 func refuse(rule error, format string, args ...any) *Refusal {
-	return &Refusal{Rule: rule, Text: fmt.Sprintf(format, args...)}
-}
-
-func (r *Refusal) because(err error) *Refusal {
-	r.Cause = err
-	return r
+	return refusal.New(rule, format, args...)
 }

@@ -20,6 +20,7 @@ import (
 	"yingzhou.dev/lab/enclave/program"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // KindShares is a custodian's shares of one stage of one plan.
@@ -39,19 +40,6 @@ type ShareSet struct {
 type PieceShares struct {
 	Piece  int    `json:"piece"`
 	Shares []byte `json:"shares"`
-}
-
-// CrossCheckError names the custodian, or the two between whom it lies, whose share of a piece differs from another
-// holder's. A share is a function of the piece, so one of the holders altered it.
-type CrossCheckError struct {
-	By      string   // who compared
-	Accused []string // one name if By holds the piece itself
-	Piece   int
-	Term    int
-}
-
-func (e *CrossCheckError) Error() string {
-	return fmt.Sprintf("share of piece %d for term %d given by %q is not what %q has", e.Piece, e.Term, e.Accused, e.By)
 }
 
 // terms lists the terms of a stage; of stage 2 only those of cells that are kept.
@@ -110,12 +98,18 @@ func (c *Custodian) share(ctx context.Context, b *enclave.Bundle, stage int, act
 		return canon.Signed{}, err
 	}
 	entry := enclave.Entry{Type: enclave.EntryShare, Subject: signed.Digest(), By: c.Name(), Job: s.dossier.Receipt.Job, At: canon.At(c.cfg.Clock())}
-	if _, err := c.cfg.Log.Append(ctx, entry); err != nil {
-		return canon.Signed{}, fmt.Errorf("announcing shares in the log: %w", err)
+	proof, err := c.announce(ctx, entry)
+	if err == nil {
+		err = c.catchUp(ctx, b, proof)
 	}
+	if err != nil {
+		return canon.Signed{}, err
+	}
+	failpoint.Hit(failpoint.SharesLogged)
 	if err := durable.WriteFile(path, canon.MustMarshal(signed), 0o600); err != nil {
 		return canon.Signed{}, err
 	}
+	failpoint.Hit(failpoint.SharesStored)
 	return signed, nil
 }
 
@@ -180,6 +174,9 @@ func (c *Custodian) held(d *Dossier) []int {
 
 // compute derives the shares of some terms for every piece held here.
 func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []int) (*ShareSet, error) {
+	if have := s.own[stage]; have != nil && slices.Equal(have.Terms, terms) {
+		return have, nil
+	}
 	set := &ShareSet{By: c.Name(), Plan: s.dossier.PlanDigest, Stage: stage, Terms: terms, Pieces: []PieceShares{}}
 	if set.Terms == nil {
 		set.Terms = []int{}
@@ -191,15 +188,16 @@ func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []
 		}
 		set.Pieces = append(set.Pieces, PieceShares{Piece: piece, Shares: shares})
 	}
+	s.own[stage] = set
 	return set, nil
 }
 
 func (c *Custodian) computePiece(ctx context.Context, s *session, piece int, terms []int) ([]byte, error) {
 	d := s.dossier
-	id := keys.PieceID{Keyset: d.KeysetSum, Piece: piece}
+	id := keys.PieceID{Keyset: d.Dealing, Piece: piece}
 	data, err := c.cfg.Keys.Piece(ctx, id)
 	if errors.Is(err, keys.ErrNoPiece) {
-		return nil, refuse(ErrForeignKeyset, "piece %d of keyset %s is not held here", piece, d.KeysetSum.Short()).because(err)
+		return nil, refuse(ErrForeignKeyset, "piece %d of keyset %s is not held here", piece, d.Dealing.Short()).Because(err)
 	}
 	if err != nil {
 		return nil, err
@@ -277,7 +275,7 @@ func (c *Custodian) tally(ctx context.Context, s *session, stage int, keep []boo
 		}
 		e := &CrossCheckError{By: c.Name(), Accused: []string{have.by, from.by}, Piece: piece, Term: terms[at]}
 		e.Accused = slices.DeleteFunc(e.Accused, func(n string) bool { return n == c.Name() })
-		return refuse(ErrCrossCheck, "%q", e.Accused).because(e)
+		return refuse(ErrCrossCheck, "%q", e.Accused).Because(e)
 	}
 	own, err := c.compute(ctx, s, stage, terms)
 	if err != nil {
@@ -290,7 +288,7 @@ func (c *Custodian) tally(ctx context.Context, s *session, stage int, keep []boo
 	for _, signed := range sets {
 		set, err := c.openSet(d, signed, stage, terms, width)
 		if err != nil {
-			return nil, refuse(ErrCrossCheck, "a share set").because(err)
+			return nil, refuse(ErrCrossCheck, "a share set").Because(err)
 		}
 		seen = append(seen, set.By)
 		for _, p := range set.Pieces {
@@ -311,7 +309,7 @@ func (c *Custodian) tally(ctx context.Context, s *session, stage int, keep []boo
 				return nil, refuse(ErrNotCommitted, "no active custodian holds piece %d", p)
 			}
 			if shares[p], err = params.ParseShare(src.shares[k*width : (k+1)*width]); err != nil {
-				return nil, refuse(ErrCrossCheck, "piece %d from %q", p, src.by).because(err)
+				return nil, refuse(ErrCrossCheck, "piece %d from %q", p, src.by).Because(err)
 			}
 		}
 		values[k] = params.Combine(&s.cts[i], shares)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/he/evaluator"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/schema"
@@ -33,18 +35,22 @@ import (
 type world struct {
 	t          *testing.T
 	dir        string
-	now        time.Time
+	epoch      time.Time
+	passed     atomic.Int64 // nanoseconds since epoch
 	root       *keys.Identity
 	ids        map[string]*keys.Identity
 	roster     operators.Roster
 	signed     canon.Signed // roster
 	log        *audit.Log
+	logKey     audit.KeyPair
+	witnessKey audit.KeyPair
 	blobs      *store.Store
 	custodians map[string]*release.Custodian
 	statements []canon.Signed
 	keysets    map[string]canon.Signed
 	manifests  map[string]canon.Signed
 	secrets    map[string]*he.SecretKey
+	refreshes  []canon.Signed
 	scenario   canon.Digest
 	logged     map[canon.Digest]int64
 	jobs       int
@@ -68,7 +74,7 @@ func TestMain(m *testing.M) {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), now: time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC), ids: map[string]*keys.Identity{},
+	w := &world{t: t, dir: t.TempDir(), epoch: time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC), ids: map[string]*keys.Identity{},
 		custodians: map[string]*release.Custodian{}, keysets: map[string]canon.Signed{}, manifests: map[string]canon.Signed{},
 		secrets: map[string]*he.SecretKey{}, logged: map[canon.Digest]int64{}}
 	w.root = w.identity("root")
@@ -105,10 +111,15 @@ func (w *world) check(err error) {
 	}
 }
 
-func (w *world) at() canon.Time { return canon.At(w.now) }
+func (w *world) at() canon.Time { return canon.At(w.now()) }
+
+// now is the clock of everybody. Servers read it while a test moves it.
+func (w *world) now() time.Time { return w.epoch.Add(time.Duration(w.passed.Load())) }
+
+func (w *world) pass(d time.Duration) { w.passed.Add(int64(d)) }
 
 // tick lets a second pass, so that statements have an order.
-func (w *world) tick() { w.now = w.now.Add(time.Second) }
+func (w *world) tick() { w.pass(time.Second) }
 
 func (w *world) identity(name string) *keys.Identity {
 	w.t.Helper()
@@ -127,6 +138,7 @@ func (w *world) sign(by, kind string, v any) canon.Signed {
 
 func (w *world) openLog(logKey, witnessKey audit.KeyPair) {
 	w.t.Helper()
+	w.logKey, w.witnessKey = logKey, witnessKey
 	signer, verifier, err := audit.NewLogSigner(logKey.Secret)
 	w.check(err)
 	cosigner, err := audit.NewWitnessSigner(witnessKey.Secret)
@@ -185,18 +197,23 @@ func (w *world) openCustodian(name string) *release.Custodian {
 
 func (w *world) openCustodianOn(name string, log release.Log) *release.Custodian {
 	w.t.Helper()
+	return w.openCustodianFrom(name, log, w.blobs)
+}
+
+func (w *world) openCustodianFrom(name string, log release.Log, blobs store.Source) *release.Custodian {
+	w.t.Helper()
 	dir := filepath.Join(w.dir, name)
 	ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
 	w.check(err)
 	own, err := store.Open(filepath.Join(dir, "mirror"))
 	w.check(err)
-	mirror := release.NewMirror(own, w.blobs)
-	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: mirror, RootKey: w.root.Verify(), Roster: w.signed,
-		Log: log, Build: build, Clock: func() time.Time { return w.now }, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	copies := mirror.New(own, blobs)
+	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: copies, RootKey: w.root.Verify(), Roster: w.signed,
+		Log: log, Build: build, Clock: w.now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	w.check(err)
 	w.t.Cleanup(func() {
 		c.Close()
-		mirror.Close()
+		copies.Close()
 	})
 	w.custodians[name] = c
 	return c
@@ -283,6 +300,33 @@ func (w *world) register(dataset, steward, body string, budget int) {
 	w.announce(enclave.EntryManifest, signed.Digest())
 }
 
+// lineage is the keyset of a dataset now, and what it is called.
+func (w *world) lineage(dataset string) (*enclave.Keyset, canon.Digest) {
+	w.t.Helper()
+	ks, sum, err := enclave.Lineage(w.keysets[dataset].Digest(), append([]canon.Signed{w.keysets[dataset]}, w.refreshes...), 0)
+	w.check(err)
+	return ks, sum
+}
+
+// deal refreshes a dataset's keyset for the custodians of the roster, who accept their pieces. It is not logged yet.
+func (w *world) deal(dataset, steward string) canon.Signed {
+	w.t.Helper()
+	w.tick()
+	ks, sum := w.lineage(dataset)
+	dealt, err := seal.Refresh(ks, sum, w.roster.WithRole(operators.RoleCustodian), ks.BudgetMicro, w.at(), w.secrets[dataset], w.ids[steward])
+	w.check(err)
+	for _, p := range dealt.Pieces {
+		w.check(w.custodians[p.Custodian].Accept(w.t.Context(), dealt.Keyset, p.Piece, p.Sealed, w.ids[p.Custodian].Open))
+	}
+	return dealt.Keyset
+}
+
+// refresh registers one: from its entry on it is in force.
+func (w *world) refresh(s canon.Signed) {
+	w.refreshes = append(w.refreshes, s)
+	w.announce(enclave.EntryKeyset, s.Digest())
+}
+
 func (w *world) manifest(dataset string) *enclave.Manifest {
 	w.t.Helper()
 	var m enclave.Manifest
@@ -306,7 +350,7 @@ var uses = []operators.ColumnUse{{Column: "town", Uses: []operators.Use{operator
 // license and approve a scenario over datasets, each consented to by its steward.
 func (w *world) approve(epsilon int64, stewards map[string]string) {
 	w.t.Helper()
-	w.state("official-1", operators.KindLicense, operators.License{Operator: "operator", NotBefore: w.at(), NotAfter: canon.At(w.now.AddDate(2, 0, 0)),
+	w.state("official-1", operators.KindLicense, operators.License{Operator: "operator", NotBefore: w.at(), NotAfter: canon.At(w.now().AddDate(2, 0, 0)),
 		SecurityReview: "r", Agreement: "a", By: "official-1", Made: w.at()})
 	var datasets []operators.DatasetUse
 	for name := range stewards {
@@ -314,7 +358,7 @@ func (w *world) approve(epsilon int64, stewards map[string]string) {
 	}
 	slices.SortFunc(datasets, func(a, b operators.DatasetUse) int { return strings.Compare(a.Dataset, b.Dataset) })
 	s := w.state("analyst", operators.KindScenario, operators.Scenario{Name: "s", Operator: "operator", Purpose: "p", Datasets: datasets, EpsilonMicro: epsilon,
-		JobEpsilonMicro: 2_000_000, MinCohort: 10, MarginMilli: 2000, Workers: []canon.Digest{program}, NotAfter: canon.At(w.now.AddDate(1, 0, 0)), By: "analyst", Made: w.at()})
+		JobEpsilonMicro: 2_000_000, MinCohort: 10, MarginMilli: 2000, Workers: []canon.Digest{program}, NotAfter: canon.At(w.now().AddDate(1, 0, 0)), By: "analyst", Made: w.at()})
 	w.scenario = s.Digest()
 	for _, d := range datasets {
 		w.state(stewards[d.Dataset], operators.KindConsent, operators.Consent{Scenario: w.scenario, Use: d, EpsilonMicro: epsilon, By: stewards[d.Dataset], Made: w.at()})
@@ -326,7 +370,7 @@ func (w *world) approve(epsilon int64, stewards map[string]string) {
 
 func (w *world) decide(by string, subject canon.Digest, v operators.Verdict) canon.Signed {
 	w.t.Helper()
-	return w.state(by, operators.KindDecision, operators.Decision{Subject: subject, Verdict: v, Reason: "r", By: by, Made: canon.At(w.now.Add(time.Second))})
+	return w.state(by, operators.KindDecision, operators.Decision{Subject: subject, Verdict: v, Reason: "r", By: by, Made: canon.At(w.now().Add(time.Second))})
 }
 
 // ready is a world with one sealed dataset, "water", and an approved scenario.
@@ -358,18 +402,18 @@ func (w *world) job(query string, epsilon int64) *enclave.Bundle {
 	name, err := plan.Dataset(query)
 	w.check(err)
 	g, err := operators.Authorize(operators.Statements{Roster: w.signed, RootKey: w.root.Verify(), All: w.statements, Owners: w.owners()},
-		operators.Request{Operator: "operator", Scenario: w.scenario, Analyst: "analyst", Now: w.now})
+		operators.Request{Operator: "operator", Scenario: w.scenario, Analyst: "analyst", Now: w.now()})
 	w.check(err)
-	var ks enclave.Keyset
 	ksSigned := w.keysets[name]
-	w.check(ksSigned.Open(enclave.KindKeyset, &ks))
-	p, err := build(release.Question{Query: query, EpsilonMicro: epsilon, Grant: g, GrantDigest: canon.DigestOf(g), Keyset: &ks, KeysetDigest: ksSigned.Digest(),
+	ks, _ := w.lineage(name)
+	p, err := build(release.Question{Query: query, EpsilonMicro: epsilon, Grant: g, GrantDigest: canon.DigestOf(g), Keyset: ks, KeysetDigest: ksSigned.Digest(),
 		Manifest: w.manifest(name), ManifestDigest: w.manifests[name].Digest()})
 	w.check(err)
 	b := &enclave.Bundle{Format: enclave.KindBundle, Roster: w.signed, Statements: slices.Clone(w.statements), Grant: w.sign("lab", operators.KindGrant, g), Manifest: w.manifests[name]}
 	for _, s := range w.keysets {
 		b.Keysets = append(b.Keysets, s)
 	}
+	b.Keysets = append(b.Keysets, w.refreshes...)
 	w.plan(b, p)
 	return b
 }
@@ -393,11 +437,11 @@ func (w *world) receipt(b *enclave.Bundle, p *enclave.Plan, alter func(*enclave.
 	w.check(err)
 	own, err := store.Open(filepath.Join(w.dir, "node"))
 	w.check(err)
-	mirror := release.NewMirror(own, w.blobs)
-	defer mirror.Close()
+	copies := mirror.New(own, w.blobs)
+	defer copies.Close()
 	inputs, vectors := layout.Inputs(terms)
-	w.check(mirror.Fetch(w.t.Context(), m.Keyset, p.Params, layout, vectors))
-	cts, err := evaluator.Evaluate(w.t.Context(), params, layout, terms, mirror, 1, nil)
+	w.check(copies.Fetch(w.t.Context(), m.Keyset, p.Params, layout, vectors))
+	cts, err := evaluator.Evaluate(w.t.Context(), params, layout, terms, copies, 1, nil)
 	w.check(err)
 	w.jobs++
 	w.tick()
@@ -497,8 +541,8 @@ func (w *world) tryOpen(name string) (*release.Custodian, error) {
 	w.check(err)
 	own, err := store.Open(filepath.Join(dir, "mirror"))
 	w.check(err)
-	return release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: release.NewMirror(own, w.blobs), RootKey: w.root.Verify(),
-		Roster: w.signed, Log: &logView{Log: w.log}, Build: build, Clock: func() time.Time { return w.now }})
+	return release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: mirror.New(own, w.blobs), RootKey: w.root.Verify(),
+		Roster: w.signed, Log: &logView{Log: w.log}, Build: build, Clock: w.now})
 }
 
 func hexOf(d canon.Digest) string { return fmt.Sprintf("%x", d[:]) }

@@ -56,24 +56,52 @@ func Deal(d Dealing, steward keys.Signer, body string) (*Dealt, error) {
 	if err != nil {
 		return nil, err
 	}
-	without := enclave.Subsets(n, d.Quorum-1)
+	ks := enclave.Keyset{Dataset: d.Dataset, Owner: body, Params: d.Params, Quorum: d.Quorum, EntityRows: d.EntityRows,
+		BudgetMicro: d.BudgetMicro, Epoch: 1, By: steward.Name(), Made: d.Made}
+	return share(ks, key, d.Custodians, steward)
+}
+
+// Refresh deals the key of a lineage again. The new pieces are the old ones plus a fresh uniform sharing of zero: the
+// sums s and s² stay, so what was sealed stays valid, and old pieces are of no use with new ones. The PRF keys are new
+// too, because whoever held a piece knows its noise and its smudging: with them the epoch, so questions that were paid
+// for are asked anew, and the owner says what they may cost.
+func Refresh(before *enclave.Keyset, previous enclave.Digest, custodians []operators.Party, budgetMicro int64, made canon.Time, key *he.SecretKey, steward keys.Signer) (*Dealt, error) {
+	ks := *before
+	if ks.Origin.IsZero() {
+		ks.Origin = previous
+	}
+	ks.Previous, ks.Epoch, ks.BudgetMicro, ks.By, ks.Made = previous, before.Epoch+1, budgetMicro, steward.Name(), made
+	return share(ks, key, custodians, steward)
+}
+
+// share splits a key into the pieces of a keyset, which it completes and has signed, and encrypts them to their holders.
+func share(ks enclave.Keyset, key *he.SecretKey, custodians []operators.Party, steward keys.Signer) (*Dealt, error) {
+	ks.Custodians, ks.Pieces = nil, nil
+	for _, c := range custodians {
+		ks.Custodians = append(ks.Custodians, c.Name)
+	}
+	without := enclave.Subsets(len(custodians), ks.Quorum-1)
 	parts, err := key.Split(len(without))
 	if err != nil {
 		return nil, err
 	}
-	ks := enclave.Keyset{Dataset: d.Dataset, Owner: body, Params: d.Params, Quorum: d.Quorum, EntityRows: d.EntityRows,
-		BudgetMicro: d.BudgetMicro, Epoch: 1, By: steward.Name(), Made: d.Made}
-	for _, c := range d.Custodians {
-		ks.Custodians = append(ks.Custodians, c.Name)
-	}
 	secrets := make([]keys.PieceSecret, len(parts))
+	defer func() {
+		for i := range secrets {
+			clear(secrets[i].Piece)
+			clear(secrets[i].PRF[:])
+		}
+	}()
 	for i, part := range parts {
 		secrets[i].Piece = part.MarshalBinary()
 		part.Erase()
 		if _, err := rand.Read(secrets[i].PRF[:]); err != nil {
-			return nil, fmt.Errorf("dealing the key of dataset %q: %w", d.Dataset, err)
+			return nil, fmt.Errorf("dealing the key of dataset %q: %w", ks.Dataset, err)
 		}
 		ks.Pieces = append(ks.Pieces, enclave.Piece{Without: without[i], Commitment: secrets[i].Commitment()})
+	}
+	if err := ks.Validate(); err != nil {
+		return nil, fmt.Errorf("dealing: %w", err)
 	}
 	out := &Dealt{Key: key}
 	if out.Keyset, err = keys.SealWith(steward, enclave.KindKeyset, ks); err != nil {
@@ -81,19 +109,18 @@ func Deal(d Dealing, steward keys.Signer, body string) (*Dealt, error) {
 	}
 	for i := range secrets {
 		plain := secrets[i].Encode()
-		for c, party := range d.Custodians {
+		for c, party := range custodians {
 			if !ks.Pieces[i].Holds(c) {
 				continue
 			}
 			sealed, err := keys.SealTo(party.HPKE, keys.PieceInfo(keys.PieceID{Keyset: out.Keyset.Digest(), Piece: i}, party.Name), plain)
 			if err != nil {
+				clear(plain)
 				return nil, fmt.Errorf("dealing piece %d to %q: %w", i, party.Name, err)
 			}
 			out.Pieces = append(out.Pieces, DealtPiece{Custodian: party.Name, Piece: i, Sealed: sealed})
 		}
 		clear(plain)
-		clear(secrets[i].Piece)
-		clear(secrets[i].PRF[:])
 	}
 	return out, nil
 }

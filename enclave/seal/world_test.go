@@ -13,7 +13,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/he/evaluator"
-	"yingzhou.dev/lab/enclave/release"
+	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/seal/table"
@@ -115,7 +115,7 @@ func (w *world) sum(layouts []enclave.Layout, layout, vector string, cells ...in
 	if l.Kind == enclave.Rows {
 		terms = []enclave.Term{{A: []int{v}}}
 	}
-	m := release.NewMirror(w.blob, w.blob)
+	m := mirror.New(w.blob, w.blob)
 	defer m.Close()
 	if err := m.Fetch(w.t.Context(), w.cfg.Keyset, w.p.Set.Name, &l, []int{v}); err != nil {
 		w.t.Fatal(err)

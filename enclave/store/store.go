@@ -24,6 +24,7 @@ import (
 //	blobs/ab/cdef…         immutable, read-only
 //	derived/ab/cdef….panel rebuilt from a blob at any time
 //	incoming/              being written, each file locked by its writer
+//	partial/               beginnings of blobs that are pulled from elsewhere, made when needed
 type Store struct {
 	dir   string
 	locks keyed // by path, for whoever is about to make or replace the file there

@@ -10,8 +10,8 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/he/evaluator"
+	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/program"
-	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/seal/table"
@@ -26,7 +26,7 @@ type sealed struct {
 	ctx     context.Context
 	params  *he.Params
 	openers []*he.Opener
-	mirror  *release.Mirrored
+	mirror  *mirror.Mirror
 	request plan.Request
 }
 
@@ -68,7 +68,7 @@ func sealTable(t *testing.T, tab *plainTable, kind string) *sealed {
 	for _, p := range pieces {
 		s.openers = append(s.openers, he.NewOpener(p))
 	}
-	s.mirror = release.NewMirror(blobs, blobs)
+	s.mirror = mirror.New(blobs, blobs)
 	t.Cleanup(func() { s.mirror.Close() })
 	return s
 }

@@ -125,3 +125,34 @@ func TestTimeline(t *testing.T) {
 		t.Errorf("statement from the future shown as %+v", e)
 	}
 }
+
+// People act within one second, as a script does.
+func TestTimelineWithinOneSecond(t *testing.T) {
+	l, s := at(t, licensed)
+	ctx := t.Context()
+	must := func(d operators.Digest, err error) operators.Digest {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	s.scenario = must(l.Apply(ctx, who("wang"), l.scenario()))
+	s.rides = must(l.Consent(ctx, who("li"), consent(s.scenario, use("rides", "fare"))))
+	s.water = must(l.Consent(ctx, who("sun"), consent(s.scenario, use("water", "litres"))))
+	s.han = must(l.Approve(ctx, who("han"), s.scenario, "useful"))
+	s.ma = must(l.Approve(ctx, who("ma"), s.scenario, "useful"))
+	st, err := l.Status(ctx, s.scenario, l.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := map[operators.Digest]int{}
+	for i, e := range st.Timeline {
+		place[e.Statement] = i + 1
+	}
+	for _, pair := range [][2]operators.Digest{{s.scenario, s.rides}, {s.scenario, s.water}, {s.rides, s.han}, {s.water, s.han}, {s.rides, s.ma}, {s.water, s.ma}} {
+		if first, then := place[pair[0]], place[pair[1]]; first == 0 || first >= then {
+			t.Errorf("%s is told at place %d, %s, which builds on it, at %d", pair[0].Short(), first, pair[1].Short(), then)
+		}
+	}
+}

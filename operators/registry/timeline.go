@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -36,6 +35,7 @@ func timeline(d *operators.Docket, s operators.Filed[operators.Scenario]) []Even
 			out = append(out, e.judged(d.ConsentProblems(s, c)))
 		}
 	}
+	decisions := len(out) // where they begin
 	licenses := map[operators.Digest]bool{}
 	for _, l := range d.Licenses {
 		licenses[l.Digest] = l.Body.Operator == s.Body.Operator
@@ -61,9 +61,11 @@ func timeline(d *operators.Docket, s operators.Filed[operators.Scenario]) []Even
 		}
 		out = append(out, e)
 	}
-	slices.SortStableFunc(out, func(a, b Event) int {
-		return cmp.Or(a.At.Compare(b.At.Time), slices.Compare(a.Statement[:], b.Statement[:]))
-	})
+	// Statements carry whole seconds. Within one, what is said comes after what it is said about.
+	byDigest := func(a, b Event) int { return slices.Compare(a.Statement[:], b.Statement[:]) }
+	slices.SortFunc(out[1:decisions], byDigest)
+	slices.SortFunc(out[decisions:], byDigest)
+	slices.SortStableFunc(out, func(a, b Event) int { return a.At.Compare(b.At.Time) })
 	for _, aside := range d.SetAside {
 		if aside.About == s.Digest {
 			out = append(out, Event{Statement: aside.Digest, What: "a statement was set aside", Note: aside.Err.Error()})

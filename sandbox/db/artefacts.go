@@ -13,13 +13,17 @@ import (
 )
 
 // filing is the statements of one of the two tables of envelopes, which have the same columns.
-type filing struct{ find, insert, replace string }
+type filing struct {
+	find, insert, replace string
+	ordered               bool // places are handed out in the order in which they can be seen
+}
 
 var (
 	statementFiling = filing{
 		find:    "SELECT seq, envelope FROM statements WHERE kind = $1 AND digest = $2",
 		insert:  "INSERT INTO statements (kind, digest, envelope, recorded) VALUES ($1, $2, $3, $4) RETURNING seq",
 		replace: "UPDATE statements SET envelope = $1 WHERE seq = $2",
+		ordered: true,
 	}
 	artefactFiling = filing{
 		find:    "SELECT seq, envelope FROM artefacts WHERE kind = $1 AND digest = $2",
@@ -43,9 +47,14 @@ func (t tables) file(ctx context.Context, to filing, s enclave.Signed, at time.T
 	}
 	err = t.write(ctx, func(q querier) error {
 		var old []byte
-		err := q.QueryRowContext(ctx, to.find, s.Kind, d.String()).Scan(&seq, &old)
+		err := q.row(ctx, to.find, s.Kind, d.String()).Scan(&seq, &old)
 		if errors.Is(err, sql.ErrNoRows) {
-			return q.QueryRowContext(ctx, to.insert, s.Kind, d.String(), data, at.UnixMicro()).Scan(&seq)
+			if to.ordered && t.arrive != "" {
+				if _, err := q.exec(ctx, t.arrive); err != nil {
+					return err
+				}
+			}
+			return q.row(ctx, to.insert, s.Kind, d.String(), data, at.UnixMicro()).Scan(&seq)
 		}
 		if err != nil {
 			return err
@@ -58,7 +67,7 @@ func (t tables) file(ctx context.Context, to filing, s enclave.Signed, at time.T
 		if err != nil || !replaced {
 			return err
 		}
-		return one(q.ExecContext(ctx, to.replace, data, seq))
+		return one(q.exec(ctx, to.replace, data, seq))
 	})
 	return seq, err
 }
@@ -96,7 +105,7 @@ func (t tables) PutArtefact(ctx context.Context, s enclave.Signed, at time.Time)
 func (t tables) Artefact(ctx context.Context, kind string, d enclave.Digest) (enclave.Signed, error) {
 	var seq int64
 	var data []byte
-	err := t.read.QueryRowContext(ctx, artefactFiling.find, kind, d.String()).Scan(&seq, &data)
+	err := t.read.row(ctx, artefactFiling.find, kind, d.String()).Scan(&seq, &data)
 	if err != nil {
 		return enclave.Signed{}, find(err, fmt.Sprintf("%s %s", kind, d))
 	}
@@ -123,10 +132,10 @@ func (t tables) BindKeyset(ctx context.Context, dataset string, keyset enclave.D
 		return fmt.Errorf("%s: %w: it needs a name and a keyset", what, sandbox.ErrInvalid)
 	}
 	return named(t.write(ctx, func(q querier) error {
-		old, err := scanDataset(q.QueryRowContext(ctx, datasetByName, dataset))
+		old, err := scanDataset(q.row(ctx, datasetByName, dataset))
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
-			return one(q.ExecContext(ctx, "INSERT INTO datasets (name, keyset) VALUES ($1, $2)", dataset, text(keyset)))
+			return one(q.exec(ctx, "INSERT INTO datasets (name, keyset) VALUES ($1, $2)", dataset, text(keyset)))
 		case err != nil:
 			return err
 		case old.Keyset != keyset:
@@ -143,7 +152,7 @@ func (t tables) Publish(ctx context.Context, dataset string, previous, manifest 
 		return fmt.Errorf("%s: %w: a new version needs a manifest of its own", what, sandbox.ErrInvalid)
 	}
 	return named(t.write(ctx, func(q querier) error {
-		old, err := scanDataset(q.QueryRowContext(ctx, datasetByName, dataset))
+		old, err := scanDataset(q.row(ctx, datasetByName, dataset))
 		switch {
 		case err != nil:
 			return find(err, "keyset")
@@ -152,7 +161,7 @@ func (t tables) Publish(ctx context.Context, dataset string, previous, manifest 
 		case old.Manifest != previous:
 			return fmt.Errorf("%w: another version is current", sandbox.ErrConflict)
 		}
-		return one(q.ExecContext(ctx, "UPDATE datasets SET manifest = $1 WHERE name = $2", text(manifest), dataset))
+		return one(q.exec(ctx, "UPDATE datasets SET manifest = $1 WHERE name = $2", text(manifest), dataset))
 	}), what)
 }
 
@@ -165,7 +174,7 @@ func scanDataset(r row) (d sandbox.Dataset, err error) {
 
 // Dataset implements sandbox.Records.
 func (t tables) Dataset(ctx context.Context, name string) (sandbox.Dataset, error) {
-	d, err := scanDataset(t.read.QueryRowContext(ctx, datasetByName, name))
+	d, err := scanDataset(t.read.row(ctx, datasetByName, name))
 	return d, find(err, fmt.Sprintf("dataset %q", name))
 }
 

@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/pressly/goose/v3"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
@@ -132,51 +133,14 @@ func TestMigrationsGoForthAndBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	p, err := db.Provider(pool)
+	p, err := db.Provider(goose.DialectSQLite3, pool)
 	if err != nil {
 		t.Fatal(err)
 	}
-	schema := func() (out []string) {
-		t.Helper()
-		rows, err := pool.QueryContext(t.Context(), "SELECT name, coalesce(sql, '') FROM sqlite_master WHERE name NOT LIKE '%goose%' AND name NOT LIKE 'sqlite_%' ORDER BY name")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var name, sql string
-			if err := rows.Scan(&name, &sql); err != nil {
-				t.Fatal(err)
-			}
-			out = append(out, name+": "+sql)
-		}
-		return out
+	schema := func() []string {
+		return lines(t, pool, "SELECT name || ': ' || coalesce(sql, '') FROM sqlite_master WHERE name NOT LIKE '%goose%' AND name NOT LIKE 'sqlite_%' ORDER BY name")
 	}
-	schemas := [][]string{schema()}
-	for range p.ListSources() {
-		if _, err := p.UpByOne(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		schemas = append(schemas, schema())
-	}
-	for i := len(schemas) - 2; i >= 0; i-- {
-		if _, err := p.Down(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(schemas[i], schema()); diff != "" {
-			t.Errorf("back at version %d (-before +after)\n%s", i, diff)
-		}
-	}
-	if _, err := p.UpTo(t.Context(), 1); err != nil { // an older program's file
-		t.Fatal(err)
-	}
-	s := open(t, path)
-	if err := s.CreateJob(t.Context(), dbtest.Job("op", time.Unix(1, 0).UTC())); err != nil {
-		t.Errorf("using a file that was migrated from version 1: %v", err)
-	}
-	if diff := cmp.Diff(schemas[len(schemas)-1], schema()); diff != "" {
-		t.Errorf("after Open (-want +got)\n%s", diff)
-	}
+	forthAndBack(t, p, schema, func() sandbox.Store { return open(t, path) })
 }
 
 func TestOpenRefusesANewerSchema(t *testing.T) {
@@ -202,6 +166,15 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(crashFile); path != "" {
 		fmt.Fprintln(os.Stderr, writeForever(context.Background(), path))
 		os.Exit(1)
+	}
+	if dsn := os.Getenv(serveDatabase); dsn != "" {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		if err := serveForever(ctx, dsn); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		stop()
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }

@@ -22,7 +22,7 @@ func scanJob(r row) (j sandbox.Job, err error) {
 }
 
 func job(ctx context.Context, q querier, id sandbox.JobID) (sandbox.Job, error) {
-	return scanJob(q.QueryRowContext(ctx, "SELECT "+jobColumns+" FROM jobs WHERE id = $1", string(id)))
+	return scanJob(q.row(ctx, "SELECT "+jobColumns+" FROM jobs WHERE id = $1", string(id)))
 }
 
 // CreateJob implements sandbox.Records.
@@ -34,7 +34,7 @@ func (t tables) CreateJob(ctx context.Context, j sandbox.Job) error {
 		old, err := job(ctx, q, j.ID)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
-			return one(q.ExecContext(ctx, `INSERT INTO jobs (`+jobColumns+`)
+			return one(q.exec(ctx, `INSERT INTO jobs (`+jobColumns+`)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, '', 0, NULL, NULL, NULL, '', '', 0, $8, $9)`,
 				string(j.ID), j.Operator, j.Analyst, text(j.Scenario), j.Query, j.EpsilonMicro, string(j.State),
 				j.Created.UnixMicro(), j.Updated.UnixMicro()))
@@ -80,8 +80,8 @@ func (t tables) Jobs(ctx context.Context, f sandbox.JobFilter) ([]sandbox.Job, e
 	return out, named(err, "listing jobs")
 }
 
-// MoveJob implements sandbox.Records. The write lock is held from the read on, and the UPDATE names the state it
-// replaces all the same, for back ends whose transactions do not exclude each other.
+// MoveJob implements sandbox.Records. Transactions are serializable, and the UPDATE names the state it replaces all the
+// same.
 func (t tables) MoveJob(ctx context.Context, id sandbox.JobID, c sandbox.Change) (after sandbox.Job, moved bool, err error) {
 	err = t.write(ctx, func(q querier) error {
 		before, err := job(ctx, q, id)
@@ -91,16 +91,21 @@ func (t tables) MoveJob(ctx context.Context, id sandbox.JobID, c sandbox.Change)
 		if after, moved, err = before.Apply(c); err != nil || !moved {
 			return err
 		}
-		err = one(q.ExecContext(ctx, `UPDATE jobs SET state = $1, stage = $2, percent = $3, plan = $4, receipt = $5, release = $6,
+		err = one(q.exec(ctx, `UPDATE jobs SET state = $1, stage = $2, percent = $3, plan = $4, receipt = $5, release = $6,
 			reason = $7, isolation = $8, attempts = $9, updated = $10 WHERE id = $11 AND state = $12`,
 			string(after.State), after.Stage, after.Percent, text(after.Plan), text(after.Receipt), text(after.Release),
 			after.Reason, after.Isolation, after.Attempts, after.Updated.UnixMicro(), string(id), string(before.State)))
 		if err != nil {
 			return err
 		}
-		return one(q.ExecContext(ctx, `INSERT INTO job_steps (job, seq, from_state, event, to_state, reason, at)
-			SELECT $1, count(seq) + 1, $2, $3, $4, $5, $6 FROM job_steps WHERE job = $1`,
-			string(id), string(before.State), string(c.Event), string(after.State), c.Reason, after.Updated.UnixMicro()))
+		err = one(q.exec(ctx, `INSERT INTO job_steps (job, seq, from_state, event, to_state, reason, at)
+			SELECT CAST($1 AS TEXT), count(seq) + 1, CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS BIGINT)
+			FROM job_steps WHERE job = CAST($1 AS TEXT)`,
+			string(id), string(before.State), string(c.Event), string(after.State), after.Reason, after.Updated.UnixMicro()))
+		if err == nil && c.Event == sandbox.Plan {
+			err = t.planned(ctx, q, id)
+		}
+		return err
 	})
 	if err != nil {
 		return sandbox.Job{}, false, named(err, "moving job")
@@ -115,12 +120,9 @@ func (t tables) ReportJob(ctx context.Context, id sandbox.JobID, p sandbox.Progr
 		return fmt.Errorf("%s: %w: progress is 0 to 100 percent at some time", what, sandbox.ErrInvalid)
 	}
 	return named(t.write(ctx, func(q querier) error {
-		res, err := q.ExecContext(ctx, "UPDATE jobs SET stage = $1, percent = $2, updated = $3 WHERE id = $4 AND state = $5",
-			p.Stage, p.Percent, p.At.UnixMicro(), string(id), string(p.State))
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 1 {
+		n, err := q.exec(ctx, "UPDATE jobs SET stage = $1, percent = $2, updated = $3 WHERE id = $4 AND state = $5",
+			sandbox.Plain(p.Stage), p.Percent, p.At.UnixMicro(), string(id), string(p.State))
+		if err != nil || n == 1 {
 			return err
 		}
 		now, err := job(ctx, q, id)
@@ -153,7 +155,7 @@ func (t tables) PutRelease(ctx context.Context, r sandbox.SealedRelease) error {
 		old, err := release(ctx, q, r.Job)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
-			return one(q.ExecContext(ctx, "INSERT INTO releases (job, release, sealed_table, made) VALUES ($1, $2, $3, $4)",
+			return one(q.exec(ctx, "INSERT INTO releases (job, release, sealed_table, made) VALUES ($1, $2, $3, $4)",
 				string(r.Job), text(r.Release), r.Table, r.Made.UnixMicro()))
 		case err != nil:
 			return err
@@ -165,7 +167,7 @@ func (t tables) PutRelease(ctx context.Context, r sandbox.SealedRelease) error {
 }
 
 func release(ctx context.Context, q querier, id sandbox.JobID) (r sandbox.SealedRelease, err error) {
-	err = q.QueryRowContext(ctx, "SELECT job, release, sealed_table, made FROM releases WHERE job = $1", string(id)).
+	err = q.row(ctx, "SELECT job, release, sealed_table, made FROM releases WHERE job = $1", string(id)).
 		Scan(&r.Job, digest{&r.Release}, &r.Table, instant{&r.Made})
 	return r, err
 }

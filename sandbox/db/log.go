@@ -24,11 +24,11 @@ func (t tables) NoteEntry(ctx context.Context, index int64, e enclave.Entry) err
 	}
 	return named(t.write(ctx, func(q querier) error {
 		var old []byte
-		err := q.QueryRowContext(ctx, "SELECT entry FROM log_entries WHERE log_index = $1", index).Scan(&old)
+		err := q.row(ctx, "SELECT entry FROM log_entries WHERE log_index = $1", index).Scan(&old)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
-			return one(q.ExecContext(ctx, "INSERT INTO log_entries (log_index, type, subject, job, entry) VALUES ($1, $2, $3, $4, $5)",
-				index, e.Type, text(e.Subject), e.Job, data))
+			return one(q.exec(ctx, "INSERT INTO log_entries (log_index, type, subject, job, entry) VALUES ($1, $2, $3, $4, $5)",
+				index, sandbox.Plain(e.Type), text(e.Subject), sandbox.Plain(e.Job), data))
 		case err != nil:
 			return err
 		case !bytes.Equal(old, data):
@@ -69,13 +69,13 @@ func (t tables) SetSetting(ctx context.Context, key string, value []byte) error 
 		value = []byte{} // the driver would store NULL
 	}
 	return named(t.write(ctx, func(q querier) error {
-		return one(q.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ($1, $2)
+		return one(q.exec(ctx, `INSERT INTO settings (name, value) VALUES ($1, $2)
 			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, key, value))
 	}), fmt.Sprintf("setting %q", key))
 }
 
 // Setting implements sandbox.Records.
 func (t tables) Setting(ctx context.Context, key string) (value []byte, err error) {
-	err = t.read.QueryRowContext(ctx, "SELECT value FROM settings WHERE name = $1", key).Scan(&value)
+	err = t.read.row(ctx, "SELECT value FROM settings WHERE name = $1", key).Scan(&value)
 	return value, find(err, fmt.Sprintf("setting %q", key))
 }

@@ -12,26 +12,24 @@ import (
 	"yingzhou.dev/lab/sandbox"
 )
 
-// Migrations are numbered, go forward and back, and are never edited once released.
+// Migrations are numbered, go forward and back, and are never edited once released. Each database has its own: the same
+// tables under the same numbers.
 //
-//go:embed migrations/*.sql
+//go:embed migrations
 var migrations embed.FS
 
 // provider drives the embedded migrations without goose's global registry.
-func provider(db *sql.DB) (*goose.Provider, error) {
-	dir, err := fs.Sub(migrations, "migrations")
+func provider(dialect goose.Dialect, db *sql.DB, opts ...goose.ProviderOption) (*goose.Provider, error) {
+	folder := map[goose.Dialect]string{goose.DialectSQLite3: "migrations/sqlite", goose.DialectPostgres: "migrations/postgres"}[dialect]
+	dir, err := fs.Sub(migrations, folder)
 	if err != nil {
 		return nil, err
 	}
-	return goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	return goose.NewProvider(dialect, db, dir, append(opts, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))...)
 }
 
 // migrate brings the schema up to date. Each migration is one transaction.
-func migrate(ctx context.Context, db *sql.DB) error {
-	p, err := provider(db)
-	if err != nil {
-		return fmt.Errorf("reading migrations: %w", err)
-	}
+func migrate(ctx context.Context, p *goose.Provider) error {
 	has, knows, err := p.GetVersions(ctx)
 	if err != nil {
 		return fmt.Errorf("reading schema version: %w", err)

@@ -12,38 +12,56 @@ import (
 	"yingzhou.dev/lab/sandbox"
 )
 
-// querier is what a pool and a transaction have in common.
+// querier is what a pool and a transaction of either database have in common.
 type querier interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	exec(ctx context.Context, query string, args ...any) (affected int64, err error)
+	rows(ctx context.Context, query string, args ...any) (rows, error)
+	row(ctx context.Context, query string, args ...any) row
 }
 
 // tables implements sandbox.Records, on its own or inside a transaction.
 type tables struct {
-	read  querier
-	write func(ctx context.Context, fn func(querier) error) error // runs fn in a transaction that holds the write lock
+	dialect
+	read    querier
+	planned func(ctx context.Context, q querier, id sandbox.JobID) error // joins the transaction that plans a job
+	write   func(ctx context.Context, fn func(querier) error) error      // runs fn in a transaction; perhaps more than once
 }
 
-// row is what *sql.Row and *sql.Rows have in common.
+// dialect is where the two databases' SQL differs.
+type dialect struct {
+	// arrive makes those who append statements wait for one another until their transactions end: a place in the order
+	// of arrival, once seen, is then never followed by an earlier one. Empty where writers exclude each other anyway.
+	arrive string
+	// now is the database's clock, in microseconds since 1970.
+	now string
+}
+
+// row is a record to be read. A query for one that finds none fails with sql.ErrNoRows.
 type row interface{ Scan(dest ...any) error }
+
+type rows interface {
+	row
+	Next() bool
+	Err() error
+	Close()
+}
 
 // collect reads every row of a query.
 func collect[T any](ctx context.Context, q querier, scan func(row) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := q.QueryContext(ctx, query, args...)
+	found, err := q.rows(ctx, query, args...)
 	if err != nil {
 		return nil, explain(err)
 	}
-	defer rows.Close()
+	defer found.Close()
 	var out []T
-	for rows.Next() {
-		v, err := scan(rows)
+	for found.Next() {
+		v, err := scan(found)
 		if err != nil {
 			return nil, explain(err)
 		}
 		out = append(out, v)
 	}
-	return out, explain(rows.Err())
+	return out, explain(found.Err())
 }
 
 // find says what a query for a single row was after.
@@ -63,17 +81,11 @@ func named(err error, what string) error {
 }
 
 // one insists that a statement touched one row.
-func one(res sql.Result, err error) error {
-	if err != nil {
-		return err
+func one(n int64, err error) error {
+	if err == nil && n != 1 {
+		err = fmt.Errorf("%w: %d rows were written", sandbox.ErrConflict, n)
 	}
-	switch n, err := res.RowsAffected(); {
-	case err != nil:
-		return err
-	case n != 1:
-		return fmt.Errorf("%w: %d rows were written", sandbox.ErrConflict, n)
-	}
-	return nil
+	return err
 }
 
 // digest stores a digest as text and none as NULL.

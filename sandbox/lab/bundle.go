@@ -79,12 +79,14 @@ func (l *Lab) Bundle(ctx context.Context, id sandbox.JobID) (*enclave.Bundle, er
 		if err != nil {
 			return nil, fmt.Errorf("dataset %q: %w", use.Dataset, err)
 		}
-		ks, _, err := l.keyset(ctx, ds.Keyset)
+		all, err := l.lineage(ctx, ds.Keyset)
 		if err != nil {
 			return nil, err
 		}
-		b.Keysets = append(b.Keysets, ks)
-		needs = append(needs, need{ds.Keyset, enclave.EntryKeyset})
+		for _, ks := range all {
+			b.Keysets = append(b.Keysets, ks)
+			needs = append(needs, need{ks.Digest(), enclave.EntryKeyset})
+		}
 	}
 	for _, s := range st.All {
 		needs = append(needs, need{s.Digest(), enclave.EntryStatement})

@@ -17,6 +17,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/audit"
@@ -71,7 +72,7 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Clock and Logger are required.
+// Config is what the control plane works with. All fields but Watch, Clock and Logger are required.
 type Config struct {
 	Store   sandbox.Store
 	Log     Log
@@ -83,6 +84,7 @@ type Config struct {
 	RootKey ed25519.PublicKey // the lab's root key
 	TempDir string            // for workers' input folders, on the blob store's file system
 	Has     func(blob enclave.Digest) bool
+	Watch   func(sandbox.Job, error) // hears of every change of a job that Dispatch drives, and why it did not end in a release
 	Clock   func() time.Time
 	Logger  *slog.Logger
 }
@@ -96,6 +98,9 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	case cfg.Store == nil, cfg.Log == nil, cfg.Gate == nil, cfg.Inputs == nil, cfg.Worker == nil, cfg.Lab == nil, cfg.Node == nil,
 		cfg.RootKey == nil, cfg.TempDir == "", cfg.Has == nil:
 		return nil, errors.New("lab: a required field of the configuration is missing")
+	}
+	if cfg.Watch == nil {
+		cfg.Watch = func(sandbox.Job, error) {}
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -161,6 +166,7 @@ func (l *Lab) Announce(ctx context.Context, entries ...enclave.Entry) error {
 			return fmt.Errorf("writing the log: %w", err)
 		}
 	}
+	failpoint.Hit(failpoint.EntryNoted)
 	return nil
 }
 
@@ -210,7 +216,9 @@ func (l *Lab) PutRoster(ctx context.Context, s enclave.Signed) error {
 	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryRoster, Subject: s.Digest(), By: l.cfg.Lab.Name(), At: l.now()}); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.RosterLogged)
 	_, err := l.cfg.Store.AppendStatement(ctx, s, l.cfg.Clock())
+	failpoint.Hit(failpoint.RosterStored)
 	return err
 }
 

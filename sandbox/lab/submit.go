@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/plan"
@@ -15,6 +17,7 @@ import (
 
 // Request asks for a job.
 type Request struct {
+	ID           sandbox.JobID // drawn by whoever asks, so that asking again is no second job; "" = drawn here
 	Analyst      string
 	Scenario     enclave.Digest
 	Query        string
@@ -72,6 +75,9 @@ func (l *Lab) Prepare(ctx context.Context, r Request) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d.Disposal != nil {
+		return nil, &plan.RefusedError{Reasons: []plan.Reason{{Code: plan.CodeDataset, Text: fmt.Sprintf("dataset %q was disposed of: its purpose is %s", name, d.Disposal.Cause)}}}
+	}
 	if d.Manifest == nil {
 		return nil, &plan.RefusedError{Reasons: []plan.Reason{{Code: plan.CodeDataset, Text: fmt.Sprintf("dataset %q is registered but nothing is sealed yet", name)}}}
 	}
@@ -102,13 +108,22 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 		return sandbox.Job{}, fmt.Errorf("submitting a job: %w", operators.Deny(operators.Reason{Rule: operators.ErrNotMember, Subject: r.Analyst,
 			Text: fmt.Sprintf("%q is not an analyst of any operator", r.Analyst)}))
 	}
-	id := sandbox.NewJobID(l.cfg.Clock())
+	id := r.ID
+	if id == "" {
+		id = sandbox.NewJobID(l.cfg.Clock())
+	}
 	at := sandbox.Instant(l.cfg.Clock())
 	job := sandbox.Job{ID: id, Operator: analyst.Body, Analyst: r.Analyst, Scenario: r.Scenario, Query: r.Query, EpsilonMicro: r.EpsilonMicro,
 		State: sandbox.Queued, Created: at, Updated: at}
+	if r.ID != "" {
+		if have, err := l.again(ctx, job); err != nil || have.ID != "" {
+			return have, err
+		}
+	}
 	if err := l.cfg.Store.CreateJob(ctx, job); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.JobCreated)
 	prepared, err := l.Prepare(ctx, r)
 	if err != nil {
 		return l.refuse(ctx, job, err)
@@ -135,6 +150,7 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 	if err := l.Announce(ctx, entry); err != nil { // every job has its entry, also one that repeats a plan
 		return job, err
 	}
+	failpoint.Hit(failpoint.PlanLogged)
 	var after sandbox.Job
 	err = l.cfg.Store.Atomic(ctx, func(rec sandbox.Records) error {
 		for _, s := range []enclave.Signed{grant, signed} {
@@ -145,7 +161,33 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 		after, _, err = rec.MoveJob(ctx, id, sandbox.Change{From: sandbox.Queued, Event: sandbox.Plan, Plan: signed.Digest(), At: l.cfg.Clock()})
 		return err
 	})
+	failpoint.Hit(failpoint.PlanStored)
 	return after, err
+}
+
+// maxDrawn is how far the time in a job ID that somebody else drew may be from now: IDs sort by age.
+const maxDrawn = 10 * time.Minute
+
+// again finds the job that an earlier call with the same ID recorded. The zero Job means that there is none.
+func (l *Lab) again(ctx context.Context, job sandbox.Job) (sandbox.Job, error) {
+	if _, err := sandbox.ParseJobID(string(job.ID)); err != nil {
+		return sandbox.Job{}, fmt.Errorf("submitting a job: %w: %w", sandbox.ErrInvalid, err)
+	}
+	have, err := l.cfg.Store.Job(ctx, job.ID)
+	switch {
+	case errors.Is(err, sandbox.ErrNotFound):
+		if off := l.cfg.Clock().Sub(job.ID.Made()); off.Abs() > maxDrawn {
+			return sandbox.Job{}, fmt.Errorf("submitting a job: %w: ID %s was drawn %v from now: look at your clock", sandbox.ErrInvalid, job.ID, off.Round(time.Second))
+		}
+		return sandbox.Job{}, nil
+	case err != nil:
+		return sandbox.Job{}, err
+	case !have.SameRequest(job):
+		return sandbox.Job{}, fmt.Errorf("submitting a job: %w: %s is another job's ID", sandbox.ErrConflict, job.ID)
+	case have.State == sandbox.Queued:
+		return sandbox.Job{}, fmt.Errorf("submitting a job: %w: %s is being submitted", sandbox.ErrConflict, job.ID)
+	}
+	return have, nil
 }
 
 func (l *Lab) sign(kind string, v any) (enclave.Signed, error) { return signAs(l.cfg.Lab, kind, v) }
@@ -190,10 +232,12 @@ func (l *Lab) end(ctx context.Context, job sandbox.Job, event sandbox.Event, kin
 	if err := l.Announce(ctx, entry); err != nil {
 		return job, errors.Join(why, err)
 	}
+	failpoint.Hit(failpoint.EndLogged)
 	after, _, err := l.cfg.Store.MoveJob(ctx, job.ID, sandbox.Change{From: job.State, Event: event, Reason: reason, At: l.cfg.Clock()})
 	if err != nil {
 		return job, errors.Join(why, err)
 	}
+	failpoint.Hit(failpoint.EndStored)
 	return after, why
 }
 
@@ -216,7 +260,9 @@ func (l *Lab) Cancel(ctx context.Context, id sandbox.JobID, analyst, reason stri
 	if err := l.Announce(ctx, enclave.Entry{Type: enclave.EntryCancel, Subject: job.Scenario, By: analyst, Job: string(id), At: l.now()}); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.CancelLogged)
 	after, _, err := l.cfg.Store.MoveJob(ctx, id, sandbox.Change{From: job.State, Event: sandbox.Cancel, Reason: reason, At: l.cfg.Clock()})
+	failpoint.Hit(failpoint.CancelStored)
 	return after, err
 }
 

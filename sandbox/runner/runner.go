@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"yingzhou.dev/lab/enclave"
 )
@@ -76,4 +77,10 @@ type Runner interface {
 	Remove(ctx context.Context, h Handle) error
 	// List returns the tasks that have all of these labels, running or ended, in order of their handles.
 	List(ctx context.Context, labels map[string]string) ([]Handle, error)
+}
+
+// Meter is implemented by back ends that can say what a running task has used.
+type Meter interface {
+	// CPUTime is the processor time of all of a running task's threads so far, as the host counts it.
+	CPUTime(ctx context.Context, h Handle) (time.Duration, error)
 }

@@ -23,6 +23,10 @@ type Limits struct {
 	Deadline    time.Duration // from the worker's start
 }
 
+// MinGVisorPids is the least that gVisor can be given of Limits.Pids: its own kernel and the threads with which it runs a
+// worker are counted too, and it ends where it gets no more.
+const MinGVisorPids = 1024
+
 // DefaultLimits suit a worker that maps inputs of some gigabytes and answers with a digest.
 func DefaultLimits() Limits {
 	return Limits{CPUs: 1, MemoryMiB: 2048, Pids: 128, TmpMiB: 16, OutputBytes: 1 << 20, Deadline: 30 * time.Minute}
@@ -204,6 +208,11 @@ func (l *Limits) fill() error {
 		}
 	}
 	return nil
+}
+
+// CPUSeconds is more processor time than a task can use before its deadline: what still runs then has lost its lab.
+func (l Limits) CPUSeconds() int64 {
+	return int64(math.Ceil(l.Deadline.Seconds()*math.Ceil(l.CPUs))) + 10
 }
 
 // Env is all that a worker finds in its environment. It sees neither /proc nor /sys, so a Go worker must be told

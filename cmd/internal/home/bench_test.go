@@ -11,11 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/cmd/internal/home/hometest"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/seal/schema"
+	"yingzhou.dev/lab/enclave/vault/vaulttest"
 	"yingzhou.dev/lab/examples"
 	"yingzhou.dev/lab/examples/water/generator"
 	"yingzhou.dev/lab/operators"
@@ -26,7 +28,12 @@ import (
 
 func TestMain(m *testing.M) {
 	process.Init() // this program is what a worker's sandbox is made from
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := vaulttest.Clean(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // BenchmarkJob1M is a whole job over a million households, from submission to a signed release, with workers as
@@ -117,7 +124,7 @@ func newWater(b *testing.B, rows int) *water {
 	_, err = h.RegisterDataset(ctx, sc, steward)
 	check(err)
 	start := time.Now()
-	sealed, err := h.SealTable(ctx, path, "water", steward, home.SealOptions{})
+	sealed, err := h.SealTable(ctx, path, "water", steward, agency.SealOptions{})
 	check(err)
 	w.sealed, w.bytes = time.Since(start), sealed.Bytes
 	w.scenario = w.approve(b)

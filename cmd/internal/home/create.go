@@ -12,6 +12,7 @@ import (
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
 )
@@ -41,10 +42,11 @@ func Create(ctx context.Context, dir, name string, production bool, now time.Tim
 		path := filepath.Join(dir, "people", p.Name+".key")
 		switch p.Role {
 		case operators.RoleCustodian:
-			if err := durable.MkdirAll(filepath.Join(dir, "custodians", p.Name), 0o700); err != nil {
-				return fmt.Errorf("creating lab: %w", err)
+			if p.Verify, p.HPKE, err = newParty(ctx, filepath.Join(dir, "custodians", p.Name), p.Name); err != nil {
+				return fmt.Errorf("creating lab: custodian %q: %w", p.Name, err)
 			}
-			path = filepath.Join(dir, "custodians", p.Name, "identity.key")
+			roster.Parties = append(roster.Parties, p)
+			continue
 		case operators.RoleLab, operators.RoleNode:
 			path = filepath.Join(dir, "plane", p.Name+".key")
 		}
@@ -70,6 +72,7 @@ func Create(ctx context.Context, dir, name string, production bool, now time.Tim
 	if err := durable.WriteFile(path, canon.MustMarshal(s), 0o644); err != nil {
 		return fmt.Errorf("creating lab: %w", err)
 	}
+	failpoint.Hit(failpoint.LabNamed)
 	return nil
 }
 
@@ -82,5 +85,7 @@ func identity(path, name string) (*keys.Identity, error) {
 	if id, err = keys.NewIdentity(name); err != nil {
 		return nil, err
 	}
-	return id, id.Save(path)
+	err = id.Save(path)
+	failpoint.Hit(failpoint.IdentityStored)
+	return id, err
 }

@@ -13,7 +13,7 @@ import (
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
-	"yingzhou.dev/lab/sandbox/db"
+	"yingzhou.dev/lab/sandbox/lab"
 )
 
 // Examined is what Examine looked at.
@@ -30,7 +30,7 @@ func Examine(ctx context.Context, dir string, opts Options, blobs bool) (*Examin
 	if err != nil {
 		return nil, err
 	}
-	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, opts: opts}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, opts: opts.withDefaults()}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -51,12 +51,12 @@ func (h *Home) examine(ctx context.Context, blobs bool) (*Examined, error) {
 	if err != nil {
 		return e, err
 	}
-	records, err := db.Open(ctx, h.path("plane", "lab.db"))
+	records, err := h.openRecords(ctx)
 	if err != nil {
 		return e, err
 	}
 	h.closers = append(h.closers, records)
-	named, err := namedBlobs(ctx, records)
+	named, err := lab.NamedBlobs(ctx, records)
 	if err != nil {
 		return e, err
 	}
@@ -84,24 +84,4 @@ func (h *Home) foundersLogKeys() (enclave.LogKeys, error) {
 		return enclave.LogKeys{}, fmt.Errorf("%s: %w", rosterFile, err)
 	}
 	return release.LogKeys(roster)
-}
-
-func namedBlobs(ctx context.Context, records *db.DB) (map[enclave.Digest]bool, error) {
-	manifests, err := records.Artefacts(ctx, enclave.KindManifest)
-	if err != nil {
-		return nil, err
-	}
-	named := map[enclave.Digest]bool{}
-	for _, s := range manifests {
-		var m enclave.Manifest
-		if err := s.Open(enclave.KindManifest, &m); err != nil {
-			return nil, err
-		}
-		for _, l := range m.Layouts {
-			for _, v := range l.Vectors {
-				named[v.Blob] = true
-			}
-		}
-	}
-	return named, nil
 }

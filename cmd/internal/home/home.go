@@ -19,16 +19,20 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
@@ -43,9 +47,6 @@ var ErrNoLab = errors.New("no lab here")
 
 // ErrExists means that a folder holds a lab already.
 var ErrExists = errors.New("there is a lab already")
-
-// ErrNotYours means that somebody acts on what belongs to another body.
-var ErrNotYours = errors.New("belongs to another body")
 
 // ErrInUse means that another process has the lab open.
 var ErrInUse = errors.New("the lab is in use by another process")
@@ -67,9 +68,11 @@ const (
 type Options struct {
 	Worker  string // path of the worker program; "" = beside this program
 	Backend string // "docker", "process" or "" = the best that is there
-	Clock   func() time.Time
-	Logger  *slog.Logger
-	Wait    time.Duration // how long to wait for another process to finish
+	// Database is where metadata is kept if not in the lab's folder: a connection string or URL of PostgreSQL.
+	Database string
+	Clock    func() time.Time
+	Logger   *slog.Logger
+	Wait     time.Duration // how long to wait for another process to finish
 }
 
 // Home is an open lab.
@@ -84,13 +87,17 @@ type Home struct {
 	Log        *audit.Log
 	Registry   *registry.Registry
 	Custodians []*release.Custodian
+	Vaults     map[string]*vault.Client // of the custodians whose keys are in one
 
 	opts    Options
 	lock    *os.File
 	closers []io.Closer
 	stop    []func(context.Context) error
-	worker  *worker
+	worker  *node.Worker
 	records *db.DB
+	parties map[string]party // custodians' keys, by name
+	stores  []*store.Store   // every folder of blobs: the control plane's and the custodians' mirrors
+	keeper  *lab.Keeper
 }
 
 // Open opens a lab for this process alone.
@@ -99,13 +106,8 @@ func Open(ctx context.Context, dir string, opts Options) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	if opts.Clock == nil {
-		opts.Clock = time.Now
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.Default()
-	}
-	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts.withDefaults(),
+		Vaults: map[string]*vault.Client{}, parties: map[string]party{}}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -144,7 +146,8 @@ func (h *Home) open(ctx context.Context) error {
 	if h.Blobs, err = store.Open(h.path("plane", "blobs")); err != nil {
 		return err
 	}
-	if h.records, err = db.Open(ctx, h.path("plane", "lab.db")); err != nil {
+	h.stores = append(h.stores, h.Blobs)
+	if h.records, err = h.openRecords(ctx); err != nil {
 		return err
 	}
 	h.closers = append(h.closers, h.records)
@@ -159,13 +162,13 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.worker, err = newWorker(h.Dir, h.opts, h.Production); err != nil {
+	if h.worker, err = node.New(node.Config{Program: h.opts.Worker, Backend: h.opts.Backend, Production: h.Production, Dir: h.Dir}); err != nil {
 		return err
 	}
 	h.closers = append(h.closers, h.worker)
-	mirror := release.NewMirror(h.Blobs, h.Blobs)
-	h.closers = append(h.closers, mirror)
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: inputs{mirror}, Worker: h.worker, Lab: labID, Node: nodeID,
+	copies := mirror.New(h.Blobs, h.Blobs)
+	h.closers = append(h.closers, copies)
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.worker, Lab: labID, Node: nodeID,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
@@ -176,16 +179,16 @@ func (h *Home) open(ctx context.Context) error {
 	if err := h.firstRoster(ctx); err != nil {
 		return err
 	}
-	h.Registry, err = registry.New(registry.Config{Store: statements{h}, Log: statements{h}.announce, RootKey: h.Root, Clock: h.opts.Clock,
+	if h.keeper, err = lab.NewKeeper(ctx, h.Lab, h.path("plane", "pending")); err != nil {
+		return fmt.Errorf("opening lab: %w", err)
+	}
+	h.Registry, err = registry.New(registry.Config{Store: h.keeper, Log: h.keeper.Announce, RootKey: h.Root, Clock: h.opts.Clock,
 		Roster: func(ctx context.Context) (operators.Signed, error) { s, _, err := h.Lab.Roster(ctx); return s, err },
 		Owners: func(ctx context.Context) (map[string]string, error) {
 			st, err := h.Lab.Statements(ctx)
 			return st.Owners, err
 		}})
 	if err != nil {
-		return err
-	}
-	if err := h.settle(ctx); err != nil {
 		return err
 	}
 	return h.openCustodians(ctx)
@@ -230,6 +233,25 @@ func (h *Home) Close(ctx context.Context) error {
 // Now is the lab's clock.
 func (h *Home) Now() time.Time { return h.opts.Clock() }
 
+// RootKey is the lab's root public key.
+func (h *Home) RootKey() ed25519.PublicKey { return h.Root }
+
+// Acting is nobody in particular: whoever has the folder can act for everybody in it.
+func (h *Home) Acting() string { return "" }
+
+// Book makes and reads statements.
+func (h *Home) Book() *registry.Registry { return h.Registry }
+
+// Checkpoint is the log's latest.
+func (h *Home) Checkpoint(ctx context.Context) (string, enclave.Checkpoint, error) {
+	return h.Log.Checkpoint(ctx)
+}
+
+// Entries yields the log's.
+func (h *Home) Entries(ctx context.Context, from, to int64) iter.Seq2[audit.Record, error] {
+	return h.Log.Entries(ctx, from, to)
+}
+
 // LogKeys are the public keys of the log and its witness.
 func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
 	_, roster, err := h.Lab.Roster(ctx)
@@ -237,6 +259,16 @@ func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
 		return enclave.LogKeys{}, err
 	}
 	return release.LogKeys(roster)
+}
+
+// Isolation says what stands between a worker and the machine, and why nothing better does.
+func (h *Home) Isolation(ctx context.Context) (isolation, why string, err error) {
+	return h.worker.Isolation(ctx)
+}
+
+// WorkerDigests names this lab's worker as each back end knows it.
+func (h *Home) WorkerDigests(ctx context.Context) ([]enclave.Digest, error) {
+	return h.worker.WorkerDigests(ctx)
 }
 
 // LogDir is the folder of the log, for audit.Fsck.

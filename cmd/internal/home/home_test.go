@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/cmd/internal/home/hometest"
 	"yingzhou.dev/lab/enclave"
@@ -176,16 +177,16 @@ func TestSealingKeepsToTheDatasetsKey(t *testing.T) {
 		"rows":    changed(`"entity_rows": 1`, `"entity_rows": 2`),
 		"dataset": changed(`"dataset": "health"`, `"dataset": "wealth"`),
 	} {
-		if _, err := h.SealTable(t.Context(), path, hometest.Dataset, hometest.Steward, home.SealOptions{Schema: sc}); !errors.Is(err, sandbox.ErrConflict) {
+		if _, err := h.SealTable(t.Context(), path, hometest.Dataset, hometest.Steward, agency.SealOptions{Schema: sc}); !errors.Is(err, sandbox.ErrConflict) {
 			t.Errorf("another %s: %v", name, err)
 		}
 	}
 	// A schema may change otherwise, and the next version keeps to it.
-	sealed, err := h.SealTable(t.Context(), path, hometest.Dataset, hometest.Steward, home.SealOptions{Schema: changed("RAND Health Insurance Experiment", "Another title")})
+	sealed, err := h.SealTable(t.Context(), path, hometest.Dataset, hometest.Steward, agency.SealOptions{Schema: changed("RAND Health Insurance Experiment", "Another title")})
 	if err != nil || sealed.Manifest.Version != 2 {
 		t.Fatal(err)
 	}
-	if sealed, err = h.SealTable(t.Context(), path, hometest.Dataset, hometest.Steward, home.SealOptions{}); err != nil {
+	if sealed, err = h.SealTable(t.Context(), path, hometest.Dataset, hometest.Steward, agency.SealOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	again, err := os.ReadFile(filepath.Join(dir, "agencies", hometest.Agency, "schemas", "health.3.json"))

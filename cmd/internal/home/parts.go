@@ -8,8 +8,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"yingzhou.dev/lab/cmd/internal/planner"
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/canon"
@@ -67,38 +68,46 @@ func (h *Home) openCustodians(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var members []release.Member
-	for _, p := range roster.WithRole(operators.RoleCustodian) {
-		dir := h.path("custodians", p.Name)
-		id, err := keys.LoadIdentity(filepath.Join(dir, "identity.key"))
-		if errors.Is(err, fs.ErrNotExist) {
-			h.opts.Logger.WarnContext(ctx, "custodian is missing", "custodian", p.Name, "folder", dir)
+	for _, p := range roster.Parties {
+		if p.Role != operators.RoleCustodian {
 			continue
 		}
-		if err != nil {
+		// One that was replaced is opened too, where it is here, so that it learns what to erase.
+		if err := h.openCustodian(ctx, p, signed); err != nil {
 			return err
 		}
-		ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
-		if err != nil {
-			return err
-		}
-		own, err := store.Open(filepath.Join(dir, "mirror"))
-		if err != nil {
-			return err
-		}
-		mirror := release.NewMirror(own, h.Blobs)
-		h.closers = append(h.closers, mirror)
-		c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: id, Keys: ring, Mirror: mirror, RootKey: h.Root, Roster: signed,
-			Log: custodianLog{h.Log}, Build: BuildPlan, Workers: 1, Clock: h.opts.Clock, Logger: h.opts.Logger})
-		if err != nil {
-			return err
-		}
-		h.closers = append(h.closers, c)
-		h.Custodians = append(h.Custodians, c)
-		members = append(members, c)
 	}
-	for _, c := range h.Custodians {
-		c.Connect(members...)
+	return nil
+}
+
+// openCustodian opens one custodian and makes it known to the others.
+func (h *Home) openCustodian(ctx context.Context, p operators.Party, roster enclave.Signed) error {
+	dir := h.path("custodians", p.Name)
+	id, ring, err := h.openParty(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		h.opts.Logger.WarnContext(ctx, "custodian is missing", "custodian", p.Name, "folder", dir)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	own, err := store.Open(filepath.Join(dir, "mirror"))
+	if err != nil {
+		return err
+	}
+	copies := mirror.New(own, h.Blobs)
+	h.closers = append(h.closers, copies)
+	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: id, Keys: ring, Mirror: copies, RootKey: h.Root, Roster: roster,
+		Log: custodianLog{h.Log}, Build: planner.Build, Workers: 1, Clock: h.opts.Clock, Logger: h.opts.Logger})
+	if err != nil {
+		return err
+	}
+	h.closers = append(h.closers, c)
+	h.stores, h.parties[p.Name] = append(h.stores, own), id
+	h.Custodians = append(h.Custodians, c)
+	for _, other := range h.Custodians {
+		other.Connect(c)
+		c.Connect(other)
 	}
 	return nil
 }

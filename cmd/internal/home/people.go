@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
@@ -56,26 +57,32 @@ func (h *Home) AddPerson(ctx context.Context, p operators.Party) error {
 		return err
 	}
 	p.Verify, p.HPKE = id.Verify(), id.HPKE()
-	next.Serial, next.Made = roster.Serial+1, canon.At(h.Now())
 	next.Parties = append(slices.Clone(roster.Parties), p)
+	_, err = h.newRoster(ctx, next)
+	return err
+}
+
+// newRoster signs a roster as the next one and tells everybody.
+func (h *Home) newRoster(ctx context.Context, next operators.Roster) (enclave.Signed, error) {
+	next.Serial, next.Made = next.Serial+1, canon.At(h.Now())
 	if err := next.Validate(); err != nil {
-		return err
+		return enclave.Signed{}, err
 	}
 	root, err := keys.LoadIdentity(h.path("people", "root.key"))
 	if err != nil {
-		return fmt.Errorf("signing the roster: %w", err)
+		return enclave.Signed{}, fmt.Errorf("signing the roster: %w", err)
 	}
 	signed, err := keys.SealWith(root, operators.KindRoster, next)
 	if err != nil {
-		return err
+		return signed, err
 	}
 	if err := h.Lab.PutRoster(ctx, signed); err != nil {
-		return err
+		return signed, err
 	}
 	for _, c := range h.Custodians {
 		if err := c.UseRoster(signed); err != nil {
-			return err
+			return signed, err
 		}
 	}
-	return nil
+	return signed, nil
 }

@@ -2,17 +2,14 @@ package home
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/enclave/he/evaluator"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
-	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/lab"
-	"yingzhou.dev/lab/sandbox/plan"
 )
 
 // founders are the parties of a new lab. People are added with AddPerson.
@@ -25,12 +22,6 @@ var founders = []operators.Party{
 	{Name: "custodian-notary", Role: operators.RoleCustodian, Body: "区公证处"},
 	{Name: "lab", Role: operators.RoleLab, Body: "区数据局"},
 	{Name: "node", Role: operators.RoleNode, Body: "区大数据中心"},
-}
-
-// BuildPlan is the planner as custodians and auditors run it.
-func BuildPlan(q release.Question) (*enclave.Plan, error) {
-	return plan.Build(plan.Request{Query: q.Query, EpsilonMicro: q.EpsilonMicro, Grant: q.Grant, GrantDigest: q.GrantDigest,
-		Keyset: q.Keyset, KeysetDigest: q.KeysetDigest, Manifest: q.Manifest, ManifestDigest: q.ManifestDigest})
 }
 
 // custodianLog shows the log to custodians.
@@ -56,15 +47,22 @@ func (l custodianLog) Leaves(ctx context.Context, from, to int64) ([][]byte, err
 type gate struct{ h *Home }
 
 func (g gate) Release(ctx context.Context, b *enclave.Bundle, step func(string)) (*lab.Outcome, error) {
-	if len(g.h.Custodians) == 0 {
+	_, roster, err := g.h.Lab.Roster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var leads []*release.Custodian
+	var members []release.Member
+	for _, c := range g.h.Custodians {
+		if p, ok := roster.Find(c.Name()); ok && !p.Absent {
+			leads, members = append(leads, c), append(members, c)
+		}
+	}
+	if len(members) == 0 {
 		return nil, &release.QuorumError{Need: 2, Causes: []error{errors.New("no custodian's folder is here")}}
 	}
-	members := make([]release.Member, len(g.h.Custodians))
-	for i, c := range g.h.Custodians {
-		members[i] = c
-	}
 	var lost error
-	for _, lead := range g.h.Custodians { // any custodian may lead; one that cannot is passed over
+	for _, lead := range leads { // any custodian may lead; one that cannot is passed over
 		out, err := lead.Lead(ctx, b, members, step)
 		if err == nil {
 			return &lab.Outcome{Release: out.Release, Table: out.Sealed, Proof: out.Proof}, nil
@@ -78,29 +76,8 @@ func (g gate) Release(ctx context.Context, b *enclave.Bundle, step func(string))
 }
 
 func (g gate) Refused(err error) (string, bool) {
-	var r *release.Refusal
-	if errors.As(err, &r) {
+	if refusal.Final(err) {
 		return err.Error(), true
 	}
 	return "", false
-}
-
-// inputs stages a worker's folder from the node's mirror.
-type inputs struct{ m *release.Mirrored }
-
-func (i inputs) Stage(ctx context.Context, ks *enclave.Keyset, keyset enclave.Digest, layout *enclave.Layout, vectors []int, dir string) error {
-	if err := i.m.Fetch(ctx, keyset, ks.Params, layout, vectors); err != nil {
-		return err
-	}
-	kind := evaluator.KindBlob
-	if layout.Kind == enclave.Rows {
-		kind = evaluator.KindPanel
-	}
-	for _, v := range vectors {
-		d := layout.Vectors[v].Blob
-		if err := store.Stage(i.m.Path(d, layout.Kind), dir, hex.EncodeToString(d[:])+"."+kind); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -50,6 +50,38 @@ func Run(t *testing.T, open func(t *testing.T) (ring keys.Keyring, reopen func()
 		}
 		check(t, ring)
 	})
+	t.Run("large", func(t *testing.T) {
+		ring, reopen := open(t)
+		large := secret
+		large.Piece = bytes.Repeat([]byte("0123456789abcdef"), 83_000) // as of the widest parameter set, in odd size
+		if err := ring.Import(t.Context(), id, large); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := reopen().Piece(t.Context(), id); err != nil || !bytes.Equal(got, large.Piece) {
+			t.Errorf("a large piece comes back as %d bytes, %v", len(got), err)
+		}
+	})
+	t.Run("rotate", func(t *testing.T) {
+		ring, reopen := open(t)
+		if err := ring.Rotate(t.Context(), id.Keyset); !errors.Is(err, keys.ErrNoPiece) {
+			t.Errorf("rotating for a keyset that is not held gives %v", err)
+		}
+		for _, i := range []keys.PieceID{id, {Keyset: id.Keyset, Piece: 2}} {
+			if err := ring.Import(t.Context(), i, secret); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			if err := ring.Rotate(t.Context(), id.Keyset); err != nil {
+				t.Fatal(err)
+			}
+			check(t, ring)
+			check(t, reopen())
+		}
+		if err := ring.Destroy(t.Context(), id.Keyset); err != nil {
+			t.Fatal(err)
+		}
+	})
 	t.Run("not held", func(t *testing.T) {
 		ring, _ := open(t)
 		for _, other := range []keys.PieceID{id, {Keyset: id.Keyset, Piece: 2}, {Keyset: enclave.Digest{4}, Piece: 1}} {
@@ -75,6 +107,12 @@ func Run(t *testing.T, open func(t *testing.T) (ring keys.Keyring, reopen func()
 		for _, r := range []keys.Keyring{ring, reopen()} {
 			if _, err := r.Piece(context.WithoutCancel(t.Context()), id); !errors.Is(err, keys.ErrNoPiece) {
 				t.Errorf("a destroyed piece gives %v", err)
+			}
+			if _, err := r.PRF(t.Context(), id, nil); !errors.Is(err, keys.ErrNoPiece) {
+				t.Errorf("the PRF of a destroyed piece gives %v", err)
+			}
+			if err := r.Destroy(t.Context(), id.Keyset); err != nil {
+				t.Errorf("destroying again: %v", err)
 			}
 			if _, err := r.Piece(t.Context(), kept); err != nil {
 				t.Errorf("another keyset's piece went too: %v", err)

@@ -32,6 +32,7 @@ func Run(t *testing.T, open Open) {
 		{"job list", jobList},
 		{"job moves", jobMoves},
 		{"job race", jobRace},
+		{"odd texts", oddTexts},
 		{"releases", releases},
 		{"log entries", entries},
 		{"settings", settings},
@@ -248,6 +249,30 @@ func jobMoves(t *testing.T, open Open) {
 	wants(t, "failing a released job", err, sandbox.ErrConflict)
 	same(t, "released job", j)(s.Job(ctx, j.ID))
 	same(t, "its steps", steps)(s.Steps(ctx, j.ID))
+}
+
+// What a worker says at its end goes into a reason, whatever bytes it is made of; a custodian's entry is noted whatever it
+// holds. A query that is not text is refused.
+func oddTexts(t *testing.T, open Open) {
+	s, reopen := open(t)
+	ctx := t.Context()
+	j := Job("op", noon)
+	for _, query := range []string{"SELECT '\x00'", "SELECT '\xff'"} {
+		odd := j
+		odd.Query = query
+		wants(t, fmt.Sprintf("query %q", query), s.CreateJob(ctx, odd), sandbox.ErrInvalid)
+	}
+	must(t, s.CreateJob(ctx, j))
+	must(t, s.ReportJob(ctx, j.ID, sandbox.Progress{State: sandbox.Queued, Stage: "a\x00b\xff", At: noon}))
+	after, _, err := s.MoveJob(ctx, j.ID, sandbox.Change{From: sandbox.Queued, Event: sandbox.Fail, Reason: "died: \x00\xfe", At: noon})
+	must(t, err)
+	if want := "died: \uFFFD\uFFFD"; after.Reason != want {
+		t.Errorf("reason is %q, want %q", after.Reason, want)
+	}
+	same(t, "failed job", after)(reopen().Job(ctx, j.ID))
+	e := sandbox.LoggedEntry{Entry: enclave.Entry{Type: "a\x00", Subject: enclave.Digest{1}, By: "c1", Job: "b\x00", At: canon.At(noon)}}
+	must(t, s.NoteEntry(ctx, 0, e.Entry))
+	same(t, "entry", []sandbox.LoggedEntry{e})(s.Entries(ctx, sandbox.EntryFilter{}))
 }
 
 // Of many that start a job at the same time, one does; of a start and a cancellation, one wins and the other hears it.

@@ -23,6 +23,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/docker/docker/api/types/container"
+
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/sandbox/runner"
 	"yingzhou.dev/lab/sandbox/runner/image"
@@ -46,6 +48,8 @@ type Runner struct {
 	mu     sync.Mutex
 	images map[string]*image.Image // by name: the digest of the config
 	tasks  map[runner.Handle]*task
+
+	alter func(*container.Config, *container.HostConfig) // set by tests only, to see what each line of hardening is for
 }
 
 var _ runner.Runner = (*Runner)(nil)

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -176,4 +177,18 @@ func (e *engine) list(ctx context.Context, want map[string]string) ([]map[string
 		labels = append(labels, c.Labels)
 	}
 	return labels, nil
+}
+
+// cpuTime is what a running container has used, as the host's control group counts it.
+func (e *engine) cpuTime(ctx context.Context, name string) (time.Duration, error) {
+	res, err := e.api.ContainerStatsOneShot(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	defer res.Body.Close()
+	var s container.StatsResponse
+	if err := json.NewDecoder(res.Body).Decode(&s); err != nil {
+		return 0, err
+	}
+	return time.Duration(s.CPUStats.CPUUsage.TotalUsage), nil
 }

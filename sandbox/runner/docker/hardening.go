@@ -2,7 +2,6 @@ package docker
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -19,10 +18,19 @@ import (
 // openFiles bounds descriptors: a query over rows maps several hundred panels.
 const openFiles = 4096
 
+// tmpFiles bounds files in /tmp, whose names and inodes are kernel memory.
+const tmpFiles = 1024
+
+// gVisor reports whether a runtime is gVisor's, by the names under which its documentation registers it.
+func gVisor(runtime string) bool { return runtime == "runsc" || runtime == "io.containerd.runsc.v1" }
+
 // spec describes a task's container. Beside each line stands the attack that it stops.
 func (r *Runner) spec(t runner.Task, id string) (*container.Config, *container.HostConfig) {
 	l := t.Limits
 	off, pids := false, l.Pids
+	if gVisor(r.cfg.Runtime) {
+		pids = max(pids, runner.MinGVisorPids)
+	}
 	c := &container.Config{
 		Image:        id,
 		Entrypoint:   []string{image.Entrypoint}, // an image whose config names another program
@@ -59,15 +67,15 @@ func (r *Runner) spec(t runner.Task, id string) (*container.Config, *container.H
 			PidsLimit:  &pids,               // fork bombs
 			NanoCPUs:   int64(l.CPUs * 1e9), // taking the host's processors
 			Ulimits: []*units.Ulimit{
-				ulimit("nofile", openFiles),  // taking the host's file table
-				ulimit("core", 0),            // writing memory to the host's disk by crashing
-				ulimit("memlock", 0),         // taking memory that cannot be reclaimed
-				ulimit("msgqueue", 0),        // kernel memory that no other limit counts
-				ulimit("cpu", cpuSeconds(l)), // outliving a lab that crashed, so that nobody keeps the deadline
+				ulimit("nofile", openFiles),   // taking the host's file table
+				ulimit("core", 0),             // writing memory to the host's disk by crashing
+				ulimit("memlock", 0),          // taking memory that cannot be reclaimed
+				ulimit("msgqueue", 0),         // kernel memory that no other limit counts
+				ulimit("cpu", l.CPUSeconds()), // outliving a lab that crashed, so that nobody keeps the deadline
 			},
 		},
 		// Executing a file that was dropped; filling a disk.
-		Tmpfs: map[string]string{"/tmp": fmt.Sprintf("rw,noexec,nosuid,nodev,size=%dm,mode=1777", l.TmpMiB)},
+		Tmpfs: map[string]string{"/tmp": fmt.Sprintf("rw,noexec,nosuid,nodev,size=%dm,nr_inodes=%d,mode=1777", l.TmpMiB, tmpFiles)},
 		Mounts: []mount.Mount{{
 			Type: mount.TypeBind, Source: t.InputDir, Target: runner.InputFolder,
 			ReadOnly:    true,                                                       // changing what others will compute on
@@ -84,11 +92,6 @@ func maskedPaths() []string {
 }
 
 func ulimit(name string, n int64) *units.Ulimit { return &units.Ulimit{Name: name, Soft: n, Hard: n} }
-
-// cpuSeconds is more than a task can use before its deadline.
-func cpuSeconds(l runner.Limits) int64 {
-	return int64(math.Ceil(l.Deadline.Seconds()*math.Ceil(l.CPUs))) + 10
-}
 
 // judge says what of the above this engine really applies: it ignores limits that its kernel lacks, and some runtimes
 // ignore the filter. Without all limits and one kind of filter it is not fit for production.
@@ -120,10 +123,10 @@ func judge(info system.Info, runtime string) runner.Isolation {
 	add("apparmor", option("apparmor"))
 	add("selinux", option("selinux"))
 	filtered := false
-	switch runtime {
-	case "runc", "crun", "io.containerd.runc.v2":
+	switch {
+	case runtime == "runc", runtime == "crun", runtime == "io.containerd.runc.v2":
 		filtered = add("seccomp", option("seccomp"))
-	case "runsc", "io.containerd.runsc.v1":
+	case gVisor(runtime):
 		// gVisor ignores the profile. It answers system calls itself and passes few on, by a filter of its own.
 		filtered = add("kernel-gvisor", true)
 	}

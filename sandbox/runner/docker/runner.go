@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"time"
 
 	"yingzhou.dev/lab/sandbox/runner"
 )
@@ -110,4 +111,13 @@ func (r *Runner) task(ctx context.Context, h runner.Handle) (*task, error) {
 		return nil, fmt.Errorf("task %q: %w", h, runner.ErrOutputLost)
 	}
 	return nil, fmt.Errorf("task %q: %w", h, runner.ErrNotFound)
+}
+
+// CPUTime implements runner.Meter.
+func (r *Runner) CPUTime(ctx context.Context, h runner.Handle) (time.Duration, error) {
+	used, err := r.eng.cpuTime(ctx, r.name(h))
+	if err != nil {
+		return 0, fmt.Errorf("measuring task %q: %w", h, err)
+	}
+	return used, nil
 }

@@ -69,6 +69,9 @@ func (r *Runner) Start(ctx context.Context, rt runner.Task) (runner.Handle, erro
 		return "", fmt.Errorf("task %q: %w", rt.ID, err)
 	}
 	c, host := r.spec(rt, id)
+	if r.alter != nil {
+		r.alter(c, host)
+	}
 	stream, err := r.eng.create(ctx, t.name, c, host)
 	if err != nil {
 		return "", fmt.Errorf("task %q: %w", rt.ID, err)

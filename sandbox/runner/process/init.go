@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -55,10 +56,13 @@ type spec struct {
 	InputTree bool     `json:"tree"`  // fdInput is a detached mount
 	TmpMiB    int64    `json:"tmp"`
 	MemoryMiB int64    `json:"memory"`
+	CPU       uint64   `json:"cpu"`     // RLIMIT_CPU, in seconds: more than the deadline allows
 	Threads   uint64   `json:"threads"` // RLIMIT_NPROC; 0 = a cgroup counts them
 
-	Unfiltered bool `json:"unfiltered"` // set by tests only, to see that the other layers hold without the filter
+	Without []string `json:"without"` // layers to leave out; set by tests only, to see what each is for
 }
+
+func (s *spec) with(layer string) bool { return !slices.Contains(s.Without, layer) }
 
 // report is what the init stage says. There is one before the worker is executed, and another only if that failed.
 type report struct {
@@ -105,8 +109,10 @@ func stage() {
 		rep.send()
 		return
 	}
-	keepFiles(s.Level.mounts())
-	if filter := seccomp.Filter(os.Getpid(), fdProgram); !s.Unfiltered {
+	if s.with("files-closed") {
+		keepFiles(s.Level.mounts())
+	}
+	if filter := seccomp.Filter(os.Getpid(), fdProgram); s.with("seccomp") {
 		rep.note("seccomp", seccomp.Load(filter))
 	}
 	rep.send()
@@ -126,35 +132,55 @@ func (s *spec) build(rep *report) error {
 	for _, n := range s.Level.namespaces() {
 		rep.note("namespace-"+n, nil)
 	}
-	rep.note("oom-first", os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0))
+	if s.with("oom-first") {
+		rep.note("oom-first", os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0))
+	}
 	if s.Level.mounts() {
 		if err := s.mount(); err != nil {
 			return err
 		}
-		rep.note("input-readonly", nil)
-		rep.note("root-readonly", nil)
-		rep.note("tmp-noexec", nil)
+		for _, layer := range []string{"input-readonly", "root-readonly", "tmp-noexec"} {
+			if s.with(layer) {
+				rep.note(layer, nil)
+			}
+		}
 		// A name that tells nothing; the host's was copied into the namespace.
 		if err := unix.Sethostname([]byte("worker")); err != nil {
 			return fmt.Errorf("setting the host name: %w", err)
 		}
-	} else if err := unix.Fchdir(fdInput); err != nil {
-		return fmt.Errorf("entering the input folder: %w", err)
+	} else if s.Level.Spaces {
+		// Tests only. What is mounted in spite of everything must not show on the host.
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("making mounts private: %w", err)
+		}
 	}
-	rep.note("rlimits", s.rlimits())
+	if !s.Level.mounts() {
+		if err := unix.Fchdir(fdInput); err != nil {
+			return fmt.Errorf("entering the input folder: %w", err)
+		}
+	}
+	if s.with("rlimits") {
+		rep.note("rlimits", s.rlimits())
+	}
 	if s.Level.Switch {
 		rep.note("user-unprivileged", becomeNobody())
 	} else if s.Level.HostUID != 0 {
 		rep.note("user-unprivileged", nil)
 	}
-	rep.note("capabilities-none", dropCapabilities())
+	if s.with("capabilities-none") {
+		rep.note("capabilities-none", dropCapabilities())
+	}
 	// Changing users clears this; the worker must not outlive the lab.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("tying the worker to its parent: %w", err)
 	}
-	rep.note("no-new-privileges", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-	abi, err := restrictPaths(s.Level.mounts())
-	rep.note(fmt.Sprintf("landlock-v%d", abi), err)
+	if s.with("no-new-privileges") {
+		rep.note("no-new-privileges", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	}
+	if s.with("landlock") {
+		abi, err := restrictPaths(s.Level.mounts())
+		rep.note(fmt.Sprintf("landlock-v%d", abi), err)
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package process
 
 import (
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,8 @@ type level struct {
 	HostUID int  `json:"host_uid"` // what the worker is outside
 	HostGID int  `json:"host_gid"` //
 	Switch  bool `json:"switch"`   // the init stage starts as root and becomes nobody by itself
+
+	Shared []string `json:"shared"` // namespaces that are left out all the same; set by tests only
 }
 
 // levels lists what to try, best first.
@@ -33,7 +36,9 @@ func levels() []level {
 }
 
 // mounts reports whether the worker gets a file system of its own.
-func (l level) mounts() bool { return l.Spaces }
+func (l level) mounts() bool { return l.Spaces && l.own("mount") }
+
+func (l level) own(namespace string) bool { return !slices.Contains(l.Shared, namespace) }
 
 func (l level) namespaces() []string {
 	var names []string
@@ -43,7 +48,7 @@ func (l level) namespaces() []string {
 	if l.User {
 		names = append(names, "user")
 	}
-	return names
+	return slices.DeleteFunc(names, func(n string) bool { return !l.own(n) })
 }
 
 // attributes say how to start the init stage. It is nobody from the beginning in a user namespace and has two
@@ -51,7 +56,12 @@ func (l level) namespaces() []string {
 func (l level) attributes() *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if l.Spaces {
-		a.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+		a.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWUTS
+		for name, kind := range map[string]uintptr{"cgroup": unix.CLONE_NEWCGROUP, "ipc": unix.CLONE_NEWIPC, "network": unix.CLONE_NEWNET, "pid": unix.CLONE_NEWPID} {
+			if l.own(name) {
+				a.Cloneflags |= kind
+			}
+		}
 	}
 	if l.User {
 		root := os.Geteuid() == 0

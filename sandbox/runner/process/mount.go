@@ -38,6 +38,12 @@ func openInput(l level, dir string) (f *os.File, tree bool, err error) {
 // There is no /proc, /sys or /dev, and no program: the worker itself is executed from an open file.
 func (s *spec) mount() error {
 	const inert = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	optional := func(layer string, flags uintptr) uintptr {
+		if s.with(layer) {
+			return flags
+		}
+		return 0
+	}
 	steps := []struct {
 		what string
 		do   func() error
@@ -55,17 +61,17 @@ func (s *spec) mount() error {
 			return unix.Mount(s.Input, base+runner.InputFolder, "", unix.MS_BIND, "")
 		}},
 		{"making the input read-only", func() error {
-			return unix.Mount("", base+runner.InputFolder, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|inert, "")
+			return unix.Mount("", base+runner.InputFolder, "", unix.MS_BIND|unix.MS_REMOUNT|optional("input-readonly", unix.MS_RDONLY|inert), "")
 		}},
 		{"mounting /tmp", func() error {
-			return unix.Mount("tmpfs", base+"/tmp", "tmpfs", inert, fmt.Sprintf("size=%dm,nr_inodes=1024,mode=1777", s.TmpMiB))
+			return unix.Mount("tmpfs", base+"/tmp", "tmpfs", optional("tmp-noexec", inert), fmt.Sprintf("size=%dm,nr_inodes=1024,mode=1777", s.TmpMiB))
 		}},
 		// The old root is stacked on the new one and taken off it (pivot_root(2), "pivot_root(".", ".")").
 		{"entering the root", func() error { return unix.Chdir(base) }},
 		{"changing the root", func() error { return unix.PivotRoot(".", ".") }},
 		{"leaving the old root", func() error { return unix.Unmount(".", unix.MNT_DETACH) }},
 		{"making the root read-only", func() error {
-			return unix.Mount("", "/", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|inert, "")
+			return unix.Mount("", "/", "", unix.MS_BIND|unix.MS_REMOUNT|optional("root-readonly", unix.MS_RDONLY)|inert, "")
 		}},
 		{"entering the input folder", func() error { return unix.Chdir(runner.InputFolder) }},
 	}

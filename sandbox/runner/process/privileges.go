@@ -27,6 +27,7 @@ func (s *spec) rlimits() error {
 		{unix.RLIMIT_FSIZE, uint64(s.TmpMiB) << 20},
 		{unix.RLIMIT_MEMLOCK, 0},
 		{unix.RLIMIT_MSGQUEUE, 0},
+		{unix.RLIMIT_CPU, s.CPU},
 		{unix.RLIMIT_DATA, uint64(s.MemoryMiB+slack) << 20},
 	}
 	if s.Threads > 0 {

@@ -41,7 +41,7 @@ type Runner struct {
 	level  level
 	groups hierarchy
 
-	unfiltered bool // for tests
+	without []string // set by tests only: see spec.Without
 
 	mu       sync.Mutex
 	programs map[string]*os.File // by digest

@@ -50,7 +50,7 @@ func (t *task) launch(ctx context.Context, r *Runner, program *os.File) error {
 	defer input.Close()
 	t.group = r.groups.newCgroup(t.ID, t.Limits)
 	s := spec{Probe: t.probe, Level: t.level, Args: t.arguments(), Env: t.Limits.Env(), Input: t.InputDir, InputTree: tree,
-		TmpMiB: t.Limits.TmpMiB, MemoryMiB: t.Limits.MemoryMiB, Unfiltered: r.unfiltered}
+		TmpMiB: t.Limits.TmpMiB, MemoryMiB: t.Limits.MemoryMiB, CPU: uint64(t.Limits.CPUSeconds()), Without: r.without}
 	if t.level.User && !t.group.counts() {
 		s.Threads = uint64(t.Limits.Pids) // counted for each user namespace; outside one it would count all of a user's
 	}

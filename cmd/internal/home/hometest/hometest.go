@@ -5,6 +5,7 @@ package hometest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,8 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave/seal/schema"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/examples"
 	"yingzhou.dev/lab/operators"
 )
@@ -54,9 +57,10 @@ func (s Stage) before(t Stage) bool {
 // Options of a test lab. The zero value is a lab ready for jobs.
 type Options struct {
 	Stage  Stage
-	Rows   int              // of the health example; 0 = 1000
-	Worker string           // worker program; "" = LAB_WORKER, or built for the test
-	Clock  func() time.Time // nil = time.Now
+	Rows   int                     // of the health example; 0 = 1000
+	Worker string                  // worker program; "" = LAB_WORKER, or built for the test
+	Clock  func() time.Time        // nil = time.Now
+	Vaults map[string]vault.Config // custodians whose keys are in a Vault; the others' are in the lab's folder
 
 	ScenarioMicro int64 // budget of the scenario; 0 = ε 6
 	JobMicro      int64 // most that a job may spend; 0 = ε 1
@@ -119,6 +123,16 @@ func Make(ctx context.Context, dir string, o Options) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	if o.Vaults != nil {
+		data, err := json.Marshal(o.Vaults)
+		if err != nil {
+			return err
+		}
+		file := filepath.Join(dir, "vaults.json")
+		if err := errors.Join(os.WriteFile(file, data, 0o600), home.UseVaults(dir, file), os.Remove(file)); err != nil {
+			return err
+		}
+	}
 	if err := home.Create(ctx, dir, "test", false, now()); err != nil {
 		return err
 	}
@@ -179,7 +193,7 @@ func sealHealth(ctx context.Context, h *home.Home, o Options) error {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		return err
 	}
-	_, err = h.SealTable(ctx, path, Dataset, Steward, home.SealOptions{})
+	_, err = h.SealTable(ctx, path, Dataset, Steward, agency.SealOptions{})
 	return errors.Join(err, os.Remove(path))
 }
 

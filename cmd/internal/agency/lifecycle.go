@@ -1,0 +1,90 @@
+package agency
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/he"
+	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/seal"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox"
+	"yingzhou.dev/lab/sandbox/lab"
+)
+
+// owned finds a dataset of this agency.
+func (a *Agency) owned(ctx context.Context, dataset string) (*lab.Dataset, error) {
+	d, err := a.cfg.Lab.Dataset(ctx, dataset)
+	if err != nil {
+		return nil, err
+	}
+	if d.Keyset.Owner != a.party.Body {
+		return nil, fmt.Errorf("dataset %q %w: it is of %s, and %s acts for %s", dataset, ErrNotYours, d.Keyset.Owner, a.party.Name, a.party.Body)
+	}
+	return d, nil
+}
+
+// Refresh deals a dataset's key again to the custodians that the roster has now, in fresh pieces and with fresh noise
+// keys, and registers the new keyset, which is in force from then on. budgetMicro is what the new epoch may cost; 0 keeps
+// what the epoch before had. Pieces of a refresh that was cut off before it was registered are of no use to anyone.
+func (a *Agency) Refresh(ctx context.Context, dataset string, budgetMicro int64) (canon.Signed, error) {
+	d, err := a.owned(ctx, dataset)
+	if err != nil {
+		return canon.Signed{}, err
+	}
+	if d.Disposal != nil {
+		return canon.Signed{}, fmt.Errorf("refreshing dataset %q: %w: it was disposed of, for good", dataset, sandbox.ErrConflict)
+	}
+	if budgetMicro == 0 {
+		budgetMicro = d.Keyset.BudgetMicro
+	}
+	_, roster, err := a.cfg.Lab.Roster(ctx)
+	if err != nil {
+		return canon.Signed{}, err
+	}
+	params, err := he.Compile(d.Keyset.Params)
+	if err != nil {
+		return canon.Signed{}, err
+	}
+	key, err := a.ownKey(params, d)
+	if err != nil {
+		return canon.Signed{}, err
+	}
+	defer key.Erase()
+	dealt, err := seal.Refresh(d.Keyset, d.Dealing, roster.WithRole(operators.RoleCustodian), budgetMicro, canon.At(a.cfg.Clock()), key, a.steward)
+	if err != nil {
+		return canon.Signed{}, err
+	}
+	for _, p := range dealt.Pieces {
+		if err := a.cfg.Deal(ctx, dealt.Keyset, p); err != nil {
+			return canon.Signed{}, fmt.Errorf("refreshing dataset %q: %w", dataset, err)
+		}
+	}
+	return dealt.Keyset, a.cfg.Lab.RegisterKeyset(ctx, dealt.Keyset)
+}
+
+// Order signs the order that ends a dataset for good (art. 19).
+func (a *Agency) Order(ctx context.Context, dataset, cause, reason string) (*lab.Dataset, canon.Signed, error) {
+	d, err := a.owned(ctx, dataset)
+	if err != nil {
+		return nil, canon.Signed{}, err
+	}
+	order := enclave.DisposalOrder{Dataset: dataset, Owner: d.Keyset.Owner, Keyset: d.KeysetDigest, Cause: cause, Reason: reason, By: a.steward.Name(), Made: canon.At(a.cfg.Clock())}
+	if err := order.Validate(); err != nil {
+		return nil, canon.Signed{}, err
+	}
+	s, err := keys.SealWith(a.steward, enclave.KindDisposalOrder, order)
+	return d, s, err
+}
+
+// Forget removes the agency's own copy of a dataset's key.
+func (a *Agency) Forget(d *lab.Dataset) error {
+	ring, err := keys.OpenFile(filepath.Join(a.cfg.Dir, "keyring"))
+	if err != nil {
+		return err
+	}
+	return ring.Forget(ownKeyName(d))
+}

@@ -1,0 +1,123 @@
+package home
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/keys/transit"
+	"yingzhou.dev/lab/enclave/vault"
+	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/strict"
+	"yingzhou.dev/lab/operators"
+)
+
+// A custodian's keys are in its folder, identity.key and keyring/, or in its Vault: then vault.json says where that is.
+
+const vaultFile = "vault.json"
+
+// party is a custodian as its keys let it act.
+type party interface {
+	keys.Signer
+	Open(info, sealed []byte) ([]byte, error)
+}
+
+// UseVaults says, before Create, which custodians have their keys in a Vault. file maps their names to what vault.Config
+// has; paths in it are relative to the file. Whom it does not name gets keys in the lab's folder.
+func UseVaults(dir, file string) error {
+	var all map[string]vault.Config
+	if err := strict.ReadYAML(file, &all); err != nil {
+		return err
+	}
+	for name, cfg := range all {
+		if err := checkName(name); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		for _, path := range []*string{&cfg.CAFile, &cfg.RoleIDFile, &cfg.SecretIDFile} {
+			if *path != "" && !filepath.IsAbs(*path) {
+				*path = filepath.Join(filepath.Dir(file), *path)
+			}
+			if *path != "" {
+				abs, err := filepath.Abs(*path)
+				if err != nil {
+					return err
+				}
+				*path = abs
+			}
+		}
+		if _, err := vault.New(cfg); err != nil {
+			return fmt.Errorf("%s: %q: %w", file, name, err)
+		}
+		data, err := json.MarshalIndent(cfg, "", " ")
+		if err != nil {
+			return err
+		}
+		own := filepath.Join(dir, "custodians", name)
+		if err := durable.MkdirAll(own, 0o700); err != nil {
+			return err
+		}
+		if err := durable.WriteFile(filepath.Join(own, vaultFile), append(data, '\n'), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// vaultOf is the Vault of the custodian in a folder; nil if its keys are in the folder.
+func vaultOf(dir string, opts Options) (*vault.Client, error) {
+	path := filepath.Join(dir, vaultFile)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	cfg := vault.Config{Logger: opts.Logger}
+	if err := strict.ReadYAML(path, &cfg); err != nil { // JSON is YAML
+		return nil, err
+	}
+	return vault.New(cfg)
+}
+
+// newParty makes a custodian's keys, where they belong, and returns their public halves.
+func newParty(ctx context.Context, dir, name string) (verify ed25519.PublicKey, receive []byte, err error) {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, err
+	}
+	c, err := vaultOf(dir, Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	if c != nil {
+		_, verify, receive, err = transit.MakeParty(ctx, c, name)
+		return verify, receive, err
+	}
+	id, err := identity(filepath.Join(dir, "identity.key"), name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return id.Verify(), id.HPKE(), nil
+}
+
+// openParty opens a custodian's keys. fs.ErrNotExist means that they are not here.
+func (h *Home) openParty(p operators.Party) (party, keys.Keyring, error) {
+	dir := h.path("custodians", p.Name)
+	c, err := vaultOf(dir, h.opts)
+	if err != nil {
+		return nil, nil, fmt.Errorf("custodian %q: %w", p.Name, err)
+	}
+	if c != nil {
+		h.Vaults[p.Name] = c
+		out := transit.OpenParty(c, p.Name, p.Key())
+		return out, out.Keyring(), nil
+	}
+	id, err := keys.LoadIdentity(filepath.Join(dir, "identity.key"))
+	if err != nil {
+		return nil, nil, err
+	}
+	ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
+	return id, ring, err
+}

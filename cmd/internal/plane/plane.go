@@ -1,0 +1,355 @@
+package plane
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"yingzhou.dev/lab/cmd/internal/daemon"
+	"yingzhou.dev/lab/cmd/internal/node"
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/custodian"
+	"yingzhou.dev/lab/enclave/mirror"
+	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/pki"
+	"yingzhou.dev/lab/internal/rpc"
+	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/operators/registry"
+	"yingzhou.dev/lab/sandbox"
+	"yingzhou.dev/lab/sandbox/audit"
+	"yingzhou.dev/lab/sandbox/db"
+	"yingzhou.dev/lab/sandbox/feed"
+	"yingzhou.dev/lab/sandbox/gate"
+	"yingzhou.dev/lab/sandbox/lab"
+	"yingzhou.dev/lab/sandbox/server"
+	"yingzhou.dev/lab/sandbox/witness"
+)
+
+// plane is the running control plane. Its parts are closed in the reverse order of their opening.
+type plane struct {
+	cfg    *Config
+	env    daemon.Env
+	closes []func(context.Context) error
+
+	roster   *operators.Roster // the first
+	blobs    *store.Store
+	records  *db.DB
+	log      *audit.Log
+	worker   *node.Worker
+	lab      *lab.Lab
+	watchers *server.Watchers
+	server   *server.Server
+}
+
+// Run implements daemon.Daemon.
+func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
+	p := &plane{cfg: c, env: env, watchers: server.NewWatchers()}
+	defer func() {
+		for _, end := range slices.Backward(p.closes) {
+			err = errors.Join(err, end(context.WithoutCancel(ctx)))
+		}
+	}()
+	for _, step := range []struct {
+		what string
+		do   func(context.Context) error
+	}{{"roster", p.readRoster}, {"stores", p.openStores}, {"log", p.openLog}, {"control plane", p.openLab}, {"service", p.openServer}} {
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("opening %s: %w", step.what, err)
+		}
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	env.Logger.InfoContext(ctx, "serving", "lab", c.Lab, "address", l.Addr().String(), "name", env.TLS.Name().String())
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.server.Serve(gctx, l) })
+	g.Go(func() error {
+		return p.lab.Dispatch(gctx, p.records.Queue(db.QueueConfig{Logger: env.Logger}), c.Worker.AtOnce)
+	})
+	g.Go(func() error { return p.sweeps(gctx) })
+	return g.Wait()
+}
+
+func (p *plane) atEnd(f func() error) {
+	p.closes = append(p.closes, func(context.Context) error { return f() })
+}
+
+func (p *plane) readRoster(context.Context) error {
+	signed, err := readSigned(p.cfg.Roster)
+	if err != nil {
+		return err
+	}
+	if p.roster, err = operators.OpenRoster(signed, p.cfg.root); err != nil {
+		return fmt.Errorf("%s: %w", p.cfg.Roster, err)
+	}
+	if p.roster.Lab != p.cfg.Lab {
+		return fmt.Errorf("%s is of lab %q, this is %q", p.cfg.Roster, p.roster.Lab, p.cfg.Lab)
+	}
+	if n := p.env.TLS.Name(); n.Role != string(operators.RoleLab) {
+		return fmt.Errorf("the certificate names %s, and labd must be the lab's", n)
+	}
+	return nil
+}
+
+func readSigned(path string) (s enclave.Signed, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return s, err
+	}
+	if err := canon.Unmarshal(data, &s); err != nil {
+		return s, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+func (p *plane) openStores(ctx context.Context) (err error) {
+	if p.blobs, err = store.Open(p.cfg.Blobs); err != nil {
+		return err
+	}
+	if p.cfg.Database.SQLite != "" {
+		if err := durable.MkdirAll(filepath.Dir(p.cfg.Database.SQLite), 0o700); err != nil {
+			return err
+		}
+		p.records, err = db.Open(ctx, p.cfg.Database.SQLite)
+	} else {
+		var dsn []byte
+		if dsn, err = os.ReadFile(p.cfg.Database.Postgres); err != nil {
+			return err
+		}
+		p.records, err = db.OpenPostgres(ctx, db.Postgres{DSN: strings.TrimSpace(string(dsn))})
+	}
+	if err != nil {
+		return err
+	}
+	p.atEnd(p.records.Close)
+	return nil
+}
+
+// dial makes a connection to another daemon, held to its name.
+func (p *plane) dial(a Address, role string) (*grpc.ClientConn, error) {
+	conn, err := rpc.Dial(a.Address, p.env.TLS.Client(pki.Name{Role: role, Party: a.Name}), p.env.Dials...)
+	if err != nil {
+		return nil, err
+	}
+	p.atEnd(conn.Close)
+	return conn, nil
+}
+
+// witnessRole is what the witness's certificate says. It is no party of the roster: its key stands there by itself.
+const witnessRole = "witness"
+
+// openLog waits for the witness, which has to cosign what a crash left unsigned.
+func (p *plane) openLog(ctx context.Context) error {
+	secret, err := os.ReadFile(p.cfg.Keys.Log)
+	if err != nil {
+		return err
+	}
+	signer, verifier, err := audit.NewLogSigner(strings.TrimSpace(string(secret)))
+	if err != nil {
+		return err
+	}
+	keys, err := audit.ParseKeys(p.roster.Log, p.roster.Witness)
+	if err != nil {
+		return err
+	}
+	conn, err := p.dial(p.cfg.Witness, witnessRole)
+	if err != nil {
+		return err
+	}
+	cosigner := witness.NewClient(conn, keys.Witness)
+	for attempt := 0; ; attempt++ {
+		if _, err = cosigner.Size(ctx); err == nil {
+			break
+		}
+		p.env.Logger.WarnContext(ctx, "waiting for the witness", "address", p.cfg.Witness.Address, "error", err)
+		if err := pause(ctx, min(time.Second<<min(attempt, 4), 10*time.Second)); err != nil {
+			return err
+		}
+	}
+	audit.RedirectTessera(p.env.Logger)
+	if p.log, err = audit.Open(ctx, audit.Config{Dir: p.cfg.LogDir, Signer: signer, Verifier: verifier, Witness: cosigner, Log: p.env.Logger}); err != nil {
+		return err
+	}
+	p.closes = append(p.closes, p.log.Close)
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// readKey reads a signing key of the control plane's own. Its content never appears in an error.
+func readKey(name, path string) (registry.Key, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return registry.Key{}, err
+	}
+	defer clear(data)
+	block, rest := pem.Decode(data)
+	if block == nil || len(rest) > 0 {
+		return registry.Key{}, fmt.Errorf("%s is not one block of PEM", path)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	key, ok := parsed.(ed25519.PrivateKey)
+	if err != nil || !ok {
+		return registry.Key{}, fmt.Errorf("%s is not an Ed25519 key", path)
+	}
+	return registry.NewKey(name, key)
+}
+
+// party is the one of a role in the first roster.
+func (p *plane) party(role operators.Role) (string, error) {
+	all := p.roster.WithRole(role)
+	if len(all) != 1 {
+		return "", fmt.Errorf("the roster has %d parties with role %s, want one", len(all), role)
+	}
+	return all[0].Name, nil
+}
+
+func (p *plane) signers() (labKey, nodeKey registry.Key, err error) {
+	name, err := p.party(operators.RoleLab)
+	if err != nil {
+		return labKey, nodeKey, err
+	}
+	if labKey, err = readKey(name, p.cfg.Keys.Lab); err != nil {
+		return labKey, nodeKey, err
+	}
+	if name, err = p.party(operators.RoleNode); err != nil {
+		return labKey, nodeKey, err
+	}
+	nodeKey, err = readKey(name, p.cfg.Keys.Node)
+	return labKey, nodeKey, err
+}
+
+func (p *plane) openLab(ctx context.Context) error {
+	labKey, nodeKey, err := p.signers()
+	if err != nil {
+		return err
+	}
+	var clients []*custodian.Client
+	for _, a := range p.cfg.Custodians {
+		conn, err := p.dial(a, string(operators.RoleCustodian))
+		if err != nil {
+			return err
+		}
+		clients = append(clients, custodian.New(a.Name, conn))
+	}
+	custodians, err := gate.New(clients...)
+	if err != nil {
+		return err
+	}
+	if p.worker, err = node.New(node.Config{Program: p.cfg.Worker.Program, Backend: p.cfg.Worker.Isolation, Production: p.cfg.Production, Dir: p.cfg.State}); err != nil {
+		return err
+	}
+	p.atEnd(p.worker.Close)
+	copies := mirror.New(p.blobs, p.blobs)
+	p.atEnd(copies.Close)
+	tmp := filepath.Join(p.cfg.State, "tmp")
+	if err := durable.MkdirAll(tmp, 0o700); err != nil {
+		return err
+	}
+	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Inputs: copies, Worker: p.worker, Lab: labKey, Node: nodeKey,
+		RootKey: p.cfg.root, TempDir: tmp, Has: p.blobs.Has, Watch: p.watchers.Note, Clock: p.env.Clock, Logger: p.env.Logger})
+	if err != nil {
+		return err
+	}
+	if err := p.lab.Sweep(); err != nil {
+		return err
+	}
+	if _, _, err := p.lab.Roster(ctx); errors.Is(err, sandbox.ErrNotFound) {
+		signed, err := readSigned(p.cfg.Roster)
+		if err != nil {
+			return err
+		}
+		return p.lab.PutRoster(ctx, signed)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+func (p *plane) openServer(ctx context.Context) error {
+	keeper, err := lab.NewKeeper(ctx, p.lab, filepath.Join(p.cfg.State, "pending"))
+	if err != nil {
+		return err
+	}
+	book, err := registry.New(registry.Config{Store: keeper, Log: keeper.Announce, RootKey: p.cfg.root, Clock: p.env.Clock,
+		Roster: func(ctx context.Context) (operators.Signed, error) { s, _, err := p.lab.Roster(ctx); return s, err },
+		Owners: func(ctx context.Context) (map[string]string, error) {
+			st, err := p.lab.Statements(ctx)
+			return st.Owners, err
+		}})
+	if err != nil {
+		return err
+	}
+	var addresses []server.Address
+	for _, a := range p.cfg.Custodians {
+		addresses = append(addresses, server.Address(a))
+	}
+	p.server, err = server.New(server.Config{Name: p.cfg.Lab, Lab: p.lab, Registry: book, Log: p.log, Blobs: p.blobs, Node: p.worker, Jobs: p.watchers,
+		RootKey: p.cfg.root, TLS: p.env.TLS.Server(), Custodians: addresses, Methods: feed.Methods(),
+		Extra:   func(r server.Registrar) { feed.Register(r, p.log, p.blobs) },
+		PerPeer: p.cfg.Limits.rate(), MaxBlob: p.cfg.Limits.MaxBlob, Drain: time.Duration(p.cfg.Drain), Metrics: p.env.Metrics, Stats: p.env.Stats, Clock: p.env.Clock, Logger: p.env.Logger})
+	return err
+}
+
+// sweeps removes, now and once a day, blobs that were uploaded a while ago and that no manifest names: what uploads leave
+// that were never published.
+func (p *plane) sweeps(ctx context.Context) error {
+	for {
+		if n, err := p.sweep(ctx); err != nil && ctx.Err() == nil {
+			p.env.Logger.ErrorContext(ctx, "sweeping blobs", "error", err)
+		} else if n > 0 {
+			p.env.Logger.InfoContext(ctx, "swept blobs that no manifest names", "blobs", n)
+		}
+		if pause(ctx, 24*time.Hour) != nil {
+			return nil
+		}
+	}
+}
+
+func (p *plane) sweep(ctx context.Context) (removed int, err error) {
+	// The list comes before the manifests: a blob that is published in between is in both.
+	all, err := p.blobs.List()
+	if err != nil {
+		return 0, err
+	}
+	named, err := lab.NamedBlobs(ctx, p.records)
+	if err != nil {
+		return 0, err
+	}
+	old := p.env.Clock().Add(-time.Duration(p.cfg.SweepDays) * 24 * time.Hour)
+	for _, d := range all {
+		info, err := os.Stat(p.blobs.Path(d))
+		if err != nil || named[d] || info.ModTime().After(old) {
+			continue
+		}
+		if err := p.blobs.Delete(d); err != nil {
+			return removed, err
+		}
+		removed++
+	}
+	return removed, nil
+}

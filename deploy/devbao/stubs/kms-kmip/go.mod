@@ -1,0 +1,3 @@
+module github.com/openbao/go-kms-wrapping/wrappers/kmip/v2
+
+go 1.24

@@ -1,0 +1,39 @@
+package azurekeyvault
+
+import (
+	"context"
+	"errors"
+
+	wrapping "github.com/hashicorp/go-kms-wrapping/v2"
+)
+
+var errStub = errors.New("azurekeyvault seal is not built into this server")
+
+type Wrapper struct{}
+
+var _ wrapping.Wrapper = (*Wrapper)(nil)
+
+func NewWrapper() *Wrapper { return &Wrapper{} }
+
+func (*Wrapper) Type(context.Context) (wrapping.WrapperType, error) { return "azurekeyvault", nil }
+func (*Wrapper) KeyId(context.Context) (string, error)              { return "", errStub }
+func (*Wrapper) SetConfig(context.Context, ...wrapping.Option) (*wrapping.WrapperConfig, error) {
+	return nil, errStub
+}
+func (*Wrapper) Encrypt(context.Context, []byte, ...wrapping.Option) (*wrapping.BlobInfo, error) {
+	return nil, errStub
+}
+func (*Wrapper) Decrypt(context.Context, *wrapping.BlobInfo, ...wrapping.Option) ([]byte, error) {
+	return nil, errStub
+}
+
+// WithDisallowEnvVars and WithLogger are ignored, as an option of another wrapper is.
+func WithDisallowEnvVars(bool) wrapping.Option { return func() interface{} { return nil } }
+func WithLogger(interface{}) wrapping.Option   { return func() interface{} { return nil } }
+
+const (
+	EnvAzureKeyVaultWrapperVaultName = "AZUREKEYVAULT_WRAPPER_VAULT_NAME"
+	EnvVaultAzureKeyVaultVaultName   = "VAULT_AZUREKEYVAULT_VAULT_NAME"
+	EnvAzureKeyVaultWrapperKeyName   = "AZUREKEYVAULT_WRAPPER_KEY_NAME"
+	EnvVaultAzureKeyVaultKeyName     = "VAULT_AZUREKEYVAULT_KEY_NAME"
+)

@@ -1,0 +1,4 @@
+package vault
+
+func Extractor() {}
+func Bucketer()  {}

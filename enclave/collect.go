@@ -1,0 +1,166 @@
+package enclave
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Kinds of artefact of a collection.
+const (
+	KindCollection = "yingzhou.collection.v1"
+	KindEnrolment  = "yingzhou.enrolment.v1"
+	KindCollected  = "yingzhou.collected.v1"
+)
+
+// Collection asks many untrusted reporters, such as meters or village committees, one question each. A report reaches
+// two aggregators as one share each, with a proof that the hidden measurement is within its bounds (Prio3,
+// draft-irtf-cfrg-vdaf); neither sees it, and together they open noised totals of whole batches only.
+type Collection struct {
+	Name         string      `json:"name"`
+	Operator     string      `json:"operator"` // body
+	Scenario     Digest      `json:"scenario"` // must be granted the aggregation of Column of Dataset
+	Dataset      string      `json:"dataset"`  // lineage that the measurements belong to; its owner consents
+	Column       string      `json:"column"`
+	Measurement  Measurement `json:"measurement"`
+	Aggregators  []string    `json:"aggregators"`   // two custodians of different bodies: leader, helper
+	EpsilonMicro int64       `json:"epsilon_micro"` // ε of one release against whoever sees it, in 1e-6
+	Releases     int64       `json:"releases"`      // most batches ever released; a reporter spends EpsilonMicro in each
+	MinBatch     int64       `json:"min_batch"`     // fewest good reports that are released, at least the scenario's cohort
+	Enrolment    Digest      `json:"enrolment"`     // who may report
+	NotAfter     Time        `json:"not_after"`     // last instant of an aggregation
+	By           string      `json:"by"`            // analyst
+	Made         Time        `json:"made"`
+}
+
+// Kinds of measurement.
+const (
+	MeasureCount     = "count"     // yes or no; the release has the number of yes
+	MeasureSum       = "sum"       // an integer 0..Max; the release has the sum
+	MeasureHistogram = "histogram" // one of Labels; the release has a count of each
+	MeasureVector    = "vector"    // one integer 0..Max for each of Labels; the release has the sums
+)
+
+// Measurement is what one report holds.
+type Measurement struct {
+	Kind   string   `json:"kind"`
+	Max    int64    `json:"max,omitempty"`    // sum: 1..2^32−1; vector: 2^b−1 for b in 1..32
+	Labels []string `json:"labels,omitempty"` // histogram and vector: 1..1024, distinct
+}
+
+// Limits of a collection.
+const (
+	MaxReports  = 1 << 22 // of one batch
+	maxMeasure  = 1<<32 - 1
+	maxLabels   = 1024
+	maxReleases = 10_000
+)
+
+// Size is the number of totals that the measurement gives.
+func (m Measurement) Size() int { return max(1, len(m.Labels)) }
+
+// Delta is the most by which replacing one reporter's measurement moves the totals, added up over all of them (L1). Who
+// reports is no secret, so neighbouring batches have the same reporters.
+func (m Measurement) Delta() int64 {
+	switch m.Kind {
+	case MeasureSum:
+		return m.Max
+	case MeasureHistogram:
+		return 2
+	case MeasureVector:
+		return m.Max * int64(len(m.Labels))
+	}
+	return 1
+}
+
+func (m Measurement) validate() error {
+	labels := m.Kind == MeasureHistogram || m.Kind == MeasureVector
+	bounded := m.Kind == MeasureSum || m.Kind == MeasureVector
+	switch {
+	case !labels && !bounded && m.Kind != MeasureCount:
+		return fmt.Errorf("measurement %q is not count, sum, histogram or vector", m.Kind)
+	case bounded && (m.Max < 1 || m.Max > maxMeasure):
+		return fmt.Errorf("a %s needs a greatest value from 1 to %d", m.Kind, int64(maxMeasure))
+	case m.Kind == MeasureVector && m.Max&(m.Max+1) != 0:
+		return fmt.Errorf("a vector's greatest value must be 2^b−1, and %d is not: its proof counts bits", m.Max)
+	case !bounded && m.Max != 0:
+		return fmt.Errorf("a %s has no greatest value", m.Kind)
+	case labels && (len(m.Labels) < 1 || len(m.Labels) > maxLabels):
+		return fmt.Errorf("a %s needs 1 to %d labels", m.Kind, maxLabels)
+	case !labels && len(m.Labels) > 0:
+		return fmt.Errorf("a %s has no labels", m.Kind)
+	}
+	sorted := slices.Clone(m.Labels)
+	slices.Sort(sorted)
+	if len(slices.Compact(sorted)) != len(m.Labels) || slices.Contains(m.Labels, "") {
+		return fmt.Errorf("a label of the %s is empty or given twice", m.Kind)
+	}
+	return nil
+}
+
+// Validate checks what a collection says by itself.
+func (c *Collection) Validate() error {
+	err := c.Measurement.validate()
+	switch {
+	case c.Name == "" || c.Operator == "" || c.Dataset == "" || c.Column == "":
+		err = fmt.Errorf("name, operator, dataset and column are all needed")
+	case err != nil:
+	case len(c.Aggregators) != 2 || c.Aggregators[0] == c.Aggregators[1]:
+		err = fmt.Errorf("aggregators must be two custodians, leader and helper")
+	case c.EpsilonMicro < 1 || c.Releases < 1 || c.Releases > maxReleases:
+		err = fmt.Errorf("ε must be positive, and releases 1 to %d", maxReleases)
+	case c.MinBatch < 1 || c.MinBatch > MaxReports:
+		err = fmt.Errorf("the smallest batch must be 1 to %d reports", MaxReports)
+	}
+	if err != nil {
+		return fmt.Errorf("collection %q: %w", c.Name, err)
+	}
+	return nil
+}
+
+// Enrolment lists who may report, once in every batch.
+type Enrolment struct {
+	Reporters []Reporter `json:"reporters"` // by name, none twice; a report names its sender by index
+}
+
+// Reporter is a meter, a committee: whoever sends one measurement.
+type Reporter struct {
+	Name   string `json:"name"`
+	Verify []byte `json:"verify"` // Ed25519 public key
+}
+
+// Validate checks the list by itself.
+func (e *Enrolment) Validate() error {
+	if len(e.Reporters) == 0 || len(e.Reporters) > MaxReports {
+		return fmt.Errorf("enrolment: %d reporters are not 1 to %d", len(e.Reporters), MaxReports)
+	}
+	for i, r := range e.Reporters {
+		switch {
+		case r.Name == "" || len(r.Verify) != 32:
+			return fmt.Errorf("enrolment: reporter %d has no name or no Ed25519 key", i)
+		case i > 0 && r.Name <= e.Reporters[i-1].Name:
+			return fmt.Errorf("enrolment: reporter %d is out of order or named twice", i)
+		}
+	}
+	return nil
+}
+
+// Collected announces the release of one batch. As with a Release, the figures are in a Table that goes to the analyst
+// under HPKE. Both aggregators sign it.
+type Collected struct {
+	Collection  Digest         `json:"collection"`
+	Batch       int64          `json:"batch"` // 1, 2, …
+	Scenario    Digest         `json:"scenario"`
+	Grant       Digest         `json:"grant"`
+	Reports     int64          `json:"reports"` // counted
+	Refused     []RefusedCount `json:"refused"` // by rule, sorted
+	Accepted    Digest         `json:"accepted"`
+	Table       Digest         `json:"table"`
+	Aggregators []string       `json:"aggregators"`
+	Made        Time           `json:"made"`
+}
+
+// RefusedCount says how many reports of a batch a rule held back.
+type RefusedCount struct {
+	Rule  string `json:"rule"`
+	Count int64  `json:"count"`
+}

@@ -1,0 +1,174 @@
+// Package custodian asks custodians over the network, for those who are no custodians: the owner's steward who deals key
+// pieces, the control plane that wants a release, auditors. It links nothing that opens data. Custodians among themselves
+// use package release/service.
+package custodian
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"yingzhou.dev/lab/enclave"
+	enclavev1 "yingzhou.dev/lab/enclave/api/v1"
+	"yingzhou.dev/lab/enclave/refusal"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/rpc"
+)
+
+// Methods is the table of CustodianService: who may call what, for how long and with how much. A release at the largest
+// plan executes for minutes; the deadlines leave room for that and for the first fetching of blobs.
+func Methods() rpc.Table {
+	peers, lab, steward := []string{"custodian"}, []string{"lab"}, []string{"steward"}
+	return rpc.Table{
+		enclavev1.CustodianService_Accept_FullMethodName:      {Roles: steward, Deadline: time.Minute, Max: 16 << 20},
+		enclavev1.CustodianService_Records_FullMethodName:     {Roles: peers, Deadline: 2 * time.Minute},
+		enclavev1.CustodianService_Commit_FullMethodName:      {Roles: peers, Deadline: 20 * time.Minute, Max: rpc.MaxMessage},
+		enclavev1.CustodianService_Share_FullMethodName:       {Roles: peers, Deadline: 10 * time.Minute, Max: rpc.MaxMessage},
+		enclavev1.CustodianService_Endorse_FullMethodName:     {Roles: peers, Deadline: 10 * time.Minute, Max: rpc.MaxMessage},
+		enclavev1.CustodianService_GetEvidence_FullMethodName: {Roles: peers, Deadline: time.Minute},
+		enclavev1.CustodianService_Lead_FullMethodName:        {Roles: lab, Deadline: time.Hour, Max: rpc.MaxMessage},
+		enclavev1.CustodianService_Recheck_FullMethodName:     {Roles: []string{"lab", "auditor"}, Deadline: 20 * time.Minute, Max: rpc.MaxMessage},
+		enclavev1.CustodianService_GetStatus_FullMethodName: {Roles: []string{"lab", "custodian", "auditor", "official", "steward"},
+			Deadline: 10 * time.Second},
+	}
+}
+
+// Client asks one custodian.
+type Client struct {
+	name string
+	rpc  enclavev1.CustodianServiceClient
+}
+
+// New makes a client of the custodian of that name. The connection's TLS must pin it.
+func New(name string, conn grpc.ClientConnInterface) *Client {
+	return &Client{name: name, rpc: enclavev1.NewCustodianServiceClient(conn)}
+}
+
+// Name is the custodian's name in the roster.
+func (c *Client) Name() string { return c.name }
+
+func (c *Client) fault(err error) error {
+	return refusal.FromStatus(fmt.Sprintf("custodian %q", c.name), err)
+}
+
+// within bounds a call by its row of the table.
+func within(ctx context.Context, method string) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, Methods()[method].Deadline)
+}
+
+// encode gives an artefact's canonical bytes, if they fit into a message.
+func encode(what string, v any) ([]byte, error) {
+	data, err := canon.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("sending %s: %w", what, err)
+	}
+	if len(data) > rpc.MaxMessage-4096 {
+		return nil, fmt.Errorf("sending %s: it has %d bytes, a message at most %d", what, len(data), rpc.MaxMessage)
+	}
+	return data, nil
+}
+
+// Accept deals a key piece to the custodian and confirms that what it stored is what the keyset commits to. roster, if
+// it is one, tells the custodian of people who joined lately.
+func (c *Client) Accept(ctx context.Context, keyset canon.Signed, piece int, sealed []byte, roster *canon.Signed) error {
+	ctx, cancel := within(ctx, enclavev1.CustodianService_Accept_FullMethodName)
+	defer cancel()
+	var ks enclave.Keyset
+	if err := keyset.Open(enclave.KindKeyset, &ks); err != nil {
+		return fmt.Errorf("dealing a key piece: %w", err)
+	}
+	if piece < 0 || piece >= len(ks.Pieces) {
+		return fmt.Errorf("dealing a key piece: the keyset has no piece %d", piece)
+	}
+	data, err := encode("a keyset", keyset)
+	if err != nil {
+		return err
+	}
+	req := &enclavev1.AcceptRequest{Keyset: data, Piece: int32(piece), Sealed: sealed}
+	if roster != nil {
+		if req.Roster, err = encode("a roster", roster); err != nil {
+			return err
+		}
+	}
+	resp, err := c.rpc.Accept(ctx, req)
+	if err != nil {
+		return c.fault(err)
+	}
+	if want := ks.Pieces[piece].Commitment; !bytes.Equal(resp.GetCommitment(), want[:]) {
+		return fmt.Errorf("custodian %q confirms another commitment to piece %d than the keyset's", c.name, piece)
+	}
+	return nil
+}
+
+// Outcome is a finished release as its leader hands it over.
+type Outcome struct {
+	Release canon.Signed
+	Table   []byte // under HPKE to the analyst
+	Proof   enclave.LogProof
+}
+
+// Lead has the custodian run a release with its peers. step, which may be nil, hears of each stage as it starts.
+func (c *Client) Lead(ctx context.Context, b *enclave.Bundle, step func(string)) (*Outcome, error) {
+	ctx, cancel := within(ctx, enclavev1.CustodianService_Lead_FullMethodName)
+	defer cancel()
+	data, err := encode("a dossier", b)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := c.rpc.Lead(ctx, &enclavev1.LeadRequest{Bundle: data})
+	if err != nil {
+		return nil, c.fault(err)
+	}
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("custodian %q ended without an outcome", c.name)
+		}
+		if err != nil {
+			return nil, c.fault(err)
+		}
+		switch e := resp.GetEvent().(type) {
+		case *enclavev1.LeadResponse_Stage:
+			if step != nil {
+				step(e.Stage)
+			}
+		case *enclavev1.LeadResponse_Outcome:
+			out := &Outcome{Table: e.Outcome.GetTable()}
+			if err := errors.Join(canon.Unmarshal(e.Outcome.GetRelease(), &out.Release), canon.Unmarshal(e.Outcome.GetProof(), &out.Proof)); err != nil {
+				return nil, fmt.Errorf("outcome from custodian %q: %w", c.name, err)
+			}
+			return out, nil
+		}
+	}
+}
+
+// Recheck has the custodian hold a finished release against its own pieces. It says whose evidence it used.
+func (c *Client) Recheck(ctx context.Context, b *enclave.Bundle) (evidenceBy string, err error) {
+	ctx, cancel := within(ctx, enclavev1.CustodianService_Recheck_FullMethodName)
+	defer cancel()
+	data, err := encode("a dossier", b)
+	if err != nil {
+		return "", err
+	}
+	resp, err := c.rpc.Recheck(ctx, &enclavev1.RecheckRequest{Bundle: data})
+	return resp.GetEvidenceBy(), c.fault(err)
+}
+
+// Status asks where the custodian stands.
+func (c *Client) Status(ctx context.Context) (*enclavev1.GetStatusResponse, error) {
+	ctx, cancel := within(ctx, enclavev1.CustodianService_GetStatus_FullMethodName)
+	defer cancel()
+	resp, err := c.rpc.GetStatus(ctx, &enclavev1.GetStatusRequest{})
+	if err != nil {
+		return nil, c.fault(err)
+	}
+	if resp.GetName() != c.name {
+		return nil, fmt.Errorf("custodian %q calls itself %q", c.name, resp.GetName())
+	}
+	return resp, nil
+}

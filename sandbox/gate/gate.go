@@ -1,0 +1,54 @@
+// Package gate is the control plane's way to the custodians: it asks one of them to lead a release and passes over one
+// that cannot be reached. It sees what they sign and a table that only the analyst can open.
+package gate
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/custodian"
+	"yingzhou.dev/lab/enclave/refusal"
+	"yingzhou.dev/lab/sandbox/lab"
+)
+
+// Gate implements lab.Gate over the network.
+type Gate struct {
+	custodians []*custodian.Client
+	turn       atomic.Uint64
+}
+
+// New makes a gate of all custodians of the lab.
+func New(custodians ...*custodian.Client) (*Gate, error) {
+	if len(custodians) == 0 {
+		return nil, errors.New("gate: want at least one custodian")
+	}
+	return &Gate{custodians: custodians}, nil
+}
+
+// Release implements lab.Gate. Any custodian may lead, so they take turns; all give the same bytes.
+func (g *Gate) Release(ctx context.Context, b *enclave.Bundle, step func(string)) (*lab.Outcome, error) {
+	first := g.turn.Add(1)
+	var lost []error
+	for i := range g.custodians {
+		lead := g.custodians[(first+uint64(i))%uint64(len(g.custodians))]
+		out, err := lead.Lead(ctx, b, step)
+		if err == nil {
+			return &lab.Outcome{Release: out.Release, Table: out.Table, Proof: out.Proof}, nil
+		}
+		if refusal.Final(err) || ctx.Err() != nil {
+			return nil, err
+		}
+		lost = append(lost, err)
+	}
+	return nil, errors.Join(lost...)
+}
+
+// Refused implements lab.Gate: a refusal that asking again cannot change ends a job.
+func (g *Gate) Refused(err error) (string, bool) {
+	if refusal.Final(err) {
+		return err.Error(), true
+	}
+	return "", false
+}

@@ -1,0 +1,76 @@
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"yingzhou.dev/lab/sandbox"
+	"yingzhou.dev/lab/sandbox/db"
+)
+
+// dispatch serves the world's queue until look is content with the job.
+func (w *world) dispatch(id sandbox.JobID, look func(sandbox.Job) bool) sandbox.Job {
+	w.t.Helper()
+	ctx, stop := context.WithTimeout(w.t.Context(), time.Minute)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- w.lab.Dispatch(ctx, w.store.Queue(db.QueueConfig{Poll: 20 * time.Millisecond}), 2) }()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		job, err := w.lab.Job(w.t.Context(), id)
+		w.check(err)
+		if look(job) {
+			stop()
+			w.check(<-done)
+			return job
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			w.t.Fatalf("the job stays %s, %q", job.State, job.Stage)
+		}
+	}
+}
+
+func TestDispatchedJobIsReleased(t *testing.T) {
+	w := ready(t)
+	job, err := w.submit(query)
+	w.check(err)
+	w.dispatch(job.ID, func(j sandbox.Job) bool { return j.State == sandbox.Released })
+	if w.worker.runs != 1 || len(w.gate.asked) != 1 {
+		t.Errorf("%d workers ran, the custodians were asked %d times", w.worker.runs, len(w.gate.asked))
+	}
+}
+
+// A job whose custodians are away says what it waits for, keeps waiting, and is released when they are back. Nothing
+// that was done is done again.
+func TestDispatchedJobWaits(t *testing.T) {
+	w := ready(t)
+	job, err := w.submit(query)
+	w.check(err)
+	w.gate.err = errors.New("1 custodians agree, 2 are needed")
+	waits := w.dispatch(job.ID, func(j sandbox.Job) bool { return strings.HasPrefix(j.Stage, "waiting") })
+	if waits.State != sandbox.Opening || !strings.Contains(waits.Stage, "1 custodians agree, 2 are needed") {
+		t.Errorf("it is %s, %q", waits.State, waits.Stage)
+	}
+	w.gate.err = nil
+	w.dispatch(job.ID, func(j sandbox.Job) bool { return j.State == sandbox.Released })
+	if w.worker.runs != 1 {
+		t.Errorf("%d workers ran", w.worker.runs)
+	}
+}
+
+func TestDispatchedJobIsRefused(t *testing.T) {
+	w := ready(t)
+	job, err := w.submit(query)
+	w.check(err)
+	w.gate.err, w.gate.refused = errors.New("no"), true
+	after := w.dispatch(job.ID, func(j sandbox.Job) bool { return j.State.Ended() })
+	if after.State != sandbox.Refused || len(w.gate.asked) != 1 {
+		t.Errorf("it is %s after %d requests to the custodians", after.State, len(w.gate.asked))
+	}
+}

@@ -1,0 +1,5 @@
+package main
+
+func machine() []probe { return nil }
+
+func lastOfMachine() []probe { return nil }

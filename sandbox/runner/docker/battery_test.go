@@ -1,0 +1,51 @@
+package docker_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"yingzhou.dev/lab/sandbox/runner"
+	"yingzhou.dev/lab/sandbox/runner/battery/batterytest"
+	"yingzhou.dev/lab/sandbox/runner/docker"
+	"yingzhou.dev/lab/sandbox/runner/internal/dockertest"
+	"yingzhou.dev/lab/sandbox/runner/internal/runnertest"
+)
+
+func TestBattery(t *testing.T) {
+	attack(t, docker.Config{}, batterytest.Backend{Name: "docker/runc", Lines: docker.Lines(),
+		Alone:  map[string][]string{"seccomp": {"processes", "threads"}, "pids": {"processes", "threads"}, "memory": {"memory"}, "cpus": {"processors"}},
+		With:   map[string]string{"seccomp": "no-new-privileges"},
+		Needed: map[string]string{"no-new-privileges": "runc then loads the filter while it still has to change users, which the filter forbids"}})
+}
+
+// TestBatteryGVisor attacks the other runtime, under a daemon of the test's own that knows it. Starting it is slow, so
+// lines that it ignores or that bear on nothing there are not taken off one by one.
+func TestBatteryGVisor(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the battery takes too long with -short")
+	}
+	attack(t, gVisor(t), batterytest.Backend{Name: "docker/runsc", Brief: true,
+		Lines: []string{"user", "hostname", "network", "root-readonly", "capabilities", "ipc", "memory", "cpus", "ulimit-nofile", "tmp-size", "input-readonly"},
+		Alone: map[string][]string{"memory": {"memory"}, "cpus": {"processors"}}})
+}
+
+// gVisor is a daemon that has gVisor's runtime.
+func gVisor(t testing.TB) docker.Config {
+	if _, err := os.Stat(dockertest.GVisor); err != nil {
+		dockertest.Skip(t, "GVISOR IS NOT TESTED: %v", err)
+	}
+	return docker.Config{Host: dockertest.Start(t).Host, Runtime: "runsc"}
+}
+
+func attack(t *testing.T, cfg docker.Config, b batterytest.Backend) {
+	n := 0
+	b.Open = func(t *testing.T, keep func(string) bool, base bool) runner.Runner {
+		n++
+		cfg.Instance = fmt.Sprintf("battery-%d-%d", os.Getpid(), n)
+		r := open(t, cfg)
+		r.Weaken(keep, base)
+		return r
+	}
+	batterytest.Run(t, runnertest.Build(t, "yingzhou.dev/lab/sandbox/runner/battery/hostile"), b)
+}
