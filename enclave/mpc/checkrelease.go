@@ -3,6 +3,7 @@ package mpc
 import (
 	"errors"
 	"fmt"
+	"math/big"
 )
 
 // MaxCells bounds the cells of a release.
@@ -10,6 +11,9 @@ const MaxCells = 1 << 16
 
 // tailBits is how unlikely noise leaves the range of a number: 2^−64.
 const tailBits = 64
+
+// maxScale is the largest scale of a Polya sample, which takes about as many steps.
+const maxScale = 1 << 21
 
 // check makes sure that a value within ±bound and its noise are a number.
 func (n Noise) check(bound uint64) error {
@@ -20,7 +24,11 @@ func (n Noise) check(bound uint64) error {
 	if scale := times(times(uint64(n.Rows), uint64(n.Delta)), 1_000_000) / uint64(n.EpsilonMicro); scale > MaxBound>>8 {
 		return fmt.Errorf("noise of scale %d is too wide", scale)
 	}
-	if tail := n.Part().TailBound(tailBits); !tail.IsUint64() || plus(bound, tail.Uint64()) > MaxBound {
+	part := n.Part()
+	if b := new(big.Int).Quo(part.Scale.Num, part.Scale.Den); b.Cmp(big.NewInt(maxScale)) > 0 {
+		return fmt.Errorf("noise of scale %d takes too long to draw: ε %d·10⁻⁶ is too small, or %d rows of one entity are too many", b, n.EpsilonMicro, n.Rows)
+	}
+	if tail := part.TailBound(tailBits); !tail.IsUint64() || plus(bound, tail.Uint64()) > MaxBound {
 		return fmt.Errorf("values up to %d and their noise may exceed ±%d", bound, int64(MaxBound))
 	}
 	return nil

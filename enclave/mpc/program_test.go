@@ -115,6 +115,9 @@ func TestCheckRefuses(t *testing.T) {
 			p.Tables[1].Rows = 511
 			p.Releases[0].Sums[0] = mpc.Sum{Column: p.Linear(0, []int64{1 << 33}, "visits.cost"), Noise: mpc.Noise{Rows: 1, Delta: 1 << 53, EpsilonMicro: 1_000_000}}
 		}},
+		{`takes too long to draw`, func(p *mpc.Program) {
+			p.Releases[0].Count = mpc.Noise{Rows: 1 << 22, Delta: 1, EpsilonMicro: 1_000_000}
+		}},
 		{`no fraction`, func(p *mpc.Program) { p.Releases[0].Quantiles[0].Fractions = nil }},
 		{`is not between 0 and 1`, func(p *mpc.Program) { p.Releases[0].Quantiles[0].Fractions[0] = 1_000_000 }},
 		{`is empty or too wide`, func(p *mpc.Program) { p.Releases[0].Quantiles[0].Max = 0 }},

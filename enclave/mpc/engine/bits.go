@@ -1,5 +1,11 @@
 package engine
 
+import (
+	"crypto/subtle"
+
+	"yingzhou.dev/lab/enclave/mpc/internal/bitslice"
+)
+
 // Bits, shared by XOR, 64 rows to a word: row i is bit i mod 64 of word i div 64. Bits beyond the last row are arbitrary.
 // An AND is a product mod 2, so the protocol is that of numbers with XOR for the sum.
 
@@ -32,12 +38,8 @@ func xorTo(z, x, y share) {
 	xorWords(z.b, x.b, y.b)
 }
 
-func xorWords(z, x, y []uint64) {
-	x, y = x[:len(z)], y[:len(z)]
-	for i := range z {
-		z[i] = x[i] ^ y[i]
-	}
-}
+// xorWords is z = x ⊕ y, where z may be x or y.
+func xorWords(z, x, y []uint64) { subtle.XORBytes(view(z), view(x[:len(z)]), view(y[:len(z)])) }
 
 // and is x ∧ y. One round.
 func (p *party) and(x, y share) share {
@@ -61,7 +63,7 @@ func (p *party) ands(z share, of func(i, j int, and func(x, y share))) {
 	at := 0
 	and := func(x, y share) {
 		to := z.a[at : at+len(x.a)]
-		andKernel(to, x.a, x.b, y.a, y.b)
+		bitslice.And(to, x.a, x.b, y.a, y.b)
 		prev.xor(to)
 		next.xor(to)
 		at += len(to)
@@ -73,14 +75,6 @@ func (p *party) ands(z share, of func(i, j int, and func(x, y share))) {
 			p.record(false, x, y, z.slice(at, at+x.len()))
 			at += x.len()
 		})
-	}
-}
-
-func andKernel(z, xa, xb, ya, yb []uint64) {
-	n := len(z)
-	xa, xb, ya, yb = xa[:n], xb[:n], ya[:n], yb[:n]
-	for i := range z {
-		z[i] = xa[i]&(ya[i]^yb[i]) ^ xb[i]&ya[i]
 	}
 }
 

@@ -140,7 +140,7 @@ func TestBadLinks(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		relay func(dst io.Writer, piece []byte, total int) error
-		want  []error // one of them, at node 0 or 1
+		want  []error // one of them, at some node: the third may run out of patience first
 	}{
 		{"cut", func(dst io.Writer, piece []byte, total int) error {
 			if total > late {
@@ -190,7 +190,7 @@ func TestBadLinks(t *testing.T) {
 					t.Errorf("node %d has an output", i)
 				}
 				for _, want := range c.want {
-					found = found || i < 2 && errors.Is(err, want)
+					found = found || errors.Is(err, want)
 				}
 			}
 			if !found {

@@ -121,9 +121,7 @@ func combine(z, x, y []uint64, additive, minus bool) {
 	x, y = x[:len(z)], y[:len(z)]
 	switch {
 	case !additive:
-		for i := range z {
-			z[i] = x[i] ^ y[i]
-		}
+		xorWords(z, x, y)
 	case minus:
 		for i := range z {
 			z[i] = x[i] - y[i]

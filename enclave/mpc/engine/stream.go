@@ -30,10 +30,13 @@ func (s *stream) fill(words []uint64) {
 
 // xor adds the next words to words.
 func (s *stream) xor(words []uint64) {
-	if len(words) > 0 {
-		b := unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), 8*len(words)) // little-endian: newParty makes sure
-		s.ctr.XORKeyStream(b, b)
-	}
+	b := view(words)
+	s.ctr.XORKeyStream(b, b)
+}
+
+// view is the memory of words. Where nodes must agree on it they are little-endian: newParty makes sure.
+func view(words []uint64) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), 8*len(words))
 }
 
 // digest sums up all words that went one way over a connection, at each end. Blocks of a frame at most are compressed by
