@@ -353,7 +353,7 @@ func TestMaliciousAnswersOfTheLog(t *testing.T) {
 			p.Entry = canon.MustMarshal(entries[0])
 			return []enclave.LogProof{p}, nil
 		}},
-		"no proof": {nil, func(context.Context, []enclave.Entry) ([]enclave.LogProof, error) { return nil, nil }},
+		"no proof": {release.ErrNotLogged, func(context.Context, []enclave.Entry) ([]enclave.LogProof, error) { return nil, nil }},
 		"an error": {nil, func(context.Context, []enclave.Entry) ([]enclave.LogProof, error) {
 			return nil, errors.New("not today")
 		}},
