@@ -16,6 +16,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/cli"
 	"yingzhou.dev/lab/cmd/internal/desk"
 	"yingzhou.dev/lab/cmd/internal/home"
+	"yingzhou.dev/lab/cmd/internal/planner"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/internal/canon"
@@ -151,7 +152,7 @@ func verify(data, root []byte) (*verified, error) {
 	if b.Format != enclave.KindBundle {
 		return nil, cli.With(cli.Unverified, fmt.Errorf("receipt: format %q, want %q", b.Format, enclave.KindBundle))
 	}
-	d, rel, err := release.CheckRelease(&b, root, home.BuildPlan)
+	d, rel, err := release.CheckRelease(&b, root, planner.Build)
 	if err != nil {
 		return nil, cli.With(cli.Unverified, err)
 	}

@@ -78,6 +78,8 @@ var may = []struct{ pkg, imports, why string }{
 	{"./cmd/worker", "./enclave ./enclave/he/evaluator ./enclave/store ./internal/canon", "what runs in a job's container is only what it needs"},
 	{"./cmd/lab", anything, "wiring"},
 	{"./cmd/seal", anything, "wiring"},
+	{"./cmd/custodian", anything, "wiring"},
+	{"./cmd/witness", anything, "wiring"},
 	{"./cmd/labd", anything, "wiring; what it must not link stands below"},
 	{"./cmd/internal/...", anything, "wiring"},
 	{"./examples/...", anything, "examples show the rest"},

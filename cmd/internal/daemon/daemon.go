@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"google.golang.org/grpc"
 
 	"yingzhou.dev/lab/internal/pki"
+	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/internal/strict"
 )
 
@@ -181,6 +183,19 @@ func run(ctx context.Context, name string, args []string, out, errs io.Writer, d
 	return 0
 }
 
+// Run runs a daemon by its configuration until ctx ends, logging to w: what Main does, inside another program.
+func Run(ctx context.Context, path string, d Daemon, w io.Writer) error {
+	if err := Load(path, d); err != nil {
+		return err
+	}
+	c := d.Shared()
+	source, err := pki.Open(c.Lab, c.TLS, nil)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, d, c.Log.logger(w), source)
+}
+
 func (l Log) logger(w io.Writer) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: l.Level}
 	if l.Format == "text" {
@@ -247,4 +262,15 @@ func metrics(ctx context.Context, l net.Listener, registry *prometheus.Registry)
 		return fmt.Errorf("metrics: %w", err)
 	}
 	return nil
+}
+
+// Identify reads callers of a lab from their certificates.
+func Identify(lab string) func(*x509.Certificate) (rpc.Peer, error) {
+	return func(cert *x509.Certificate) (rpc.Peer, error) {
+		n, err := pki.FromCert(cert)
+		if err == nil && n.Lab != lab {
+			err = fmt.Errorf("%w: it is of lab %q", pki.ErrName, n.Lab)
+		}
+		return rpc.Peer{Name: n.Party, Role: n.Role}, err
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"yingzhou.dev/lab/cmd/internal/planner"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mirror"
@@ -102,7 +103,7 @@ func (h *Home) openCustodian(ctx context.Context, name string, roster enclave.Si
 	copies := mirror.New(own, h.Blobs)
 	h.closers = append(h.closers, copies)
 	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: id, Keys: ring, Mirror: copies, RootKey: h.Root, Roster: roster,
-		Log: custodianLog{h.Log}, Build: BuildPlan, Workers: 1, Clock: h.opts.Clock, Logger: h.opts.Logger})
+		Log: custodianLog{h.Log}, Build: planner.Build, Workers: 1, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/lab"
-	"yingzhou.dev/lab/sandbox/plan"
 )
 
 // founders are the parties of a new lab. People are added with AddPerson.
@@ -23,12 +22,6 @@ var founders = []operators.Party{
 	{Name: "custodian-notary", Role: operators.RoleCustodian, Body: "区公证处"},
 	{Name: "lab", Role: operators.RoleLab, Body: "区数据局"},
 	{Name: "node", Role: operators.RoleNode, Body: "区大数据中心"},
-}
-
-// BuildPlan is the planner as custodians and auditors run it.
-func BuildPlan(q release.Question) (*enclave.Plan, error) {
-	return plan.Build(plan.Request{Query: q.Query, EpsilonMicro: q.EpsilonMicro, Grant: q.Grant, GrantDigest: q.GrantDigest,
-		Keyset: q.Keyset, KeysetDigest: q.KeysetDigest, Manifest: q.Manifest, ManifestDigest: q.ManifestDigest})
 }
 
 // custodianLog shows the log to custodians.
