@@ -64,11 +64,40 @@ func golden() []struct {
 	collected := enclave.Collected{Collection: canon.DigestOf(collection), Batch: 1, Scenario: p.Scenario, Grant: p.Grant, Reports: 1005,
 		Refused: []enclave.RefusedCount{{Rule: "proof does not verify", Count: 3}}, Accepted: digest("accepted"), Table: canon.DigestOf(table),
 		Aggregators: collection.Aggregators, Made: release.Made}
+	refresh := ks
+	refresh.Custodians = []string{"custodian-bureau", "custodian-cyber", "custodian-archive"}
+	refresh.Epoch, refresh.BudgetMicro, refresh.Made = 2, 5_000_000, at("2026-12-01T08:00:00Z")
+	refresh.Origin, refresh.Previous, refresh.Pieces = canon.DigestOf(ks), canon.DigestOf(ks), nil
+	for i := range 3 {
+		refresh.Pieces = append(refresh.Pieces, enclave.Piece{Without: []int{i}, Commitment: digest("new piece " + string(rune('0'+i)))})
+	}
+	order := enclave.DisposalOrder{Dataset: "water", Owner: ks.Owner, Keyset: refresh.Origin, Cause: enclave.CauseAchieved, Reason: "项目验收[2026]8", By: ks.By, Made: at("2026-12-31T08:00:00Z")}
+	var words []enclave.Signed
+	for i, name := range refresh.Custodians {
+		word := enclave.Destruction{Order: canon.DigestOf(order), Keyset: order.Keyset, Destroyed: []enclave.Destroyed{}, By: name, Made: order.Made}
+		for p := range refresh.Pieces {
+			if p != i {
+				word.Destroyed = append(word.Destroyed, enclave.Destroyed{Keyset: canon.DigestOf(refresh), Piece: p, Attempt: "key piece is not held here"})
+			}
+		}
+		words = append(words, signed(enclave.KindDestruction, word, name))
+	}
+	var destruction enclave.Destruction
+	if err := words[0].Open(enclave.KindDestruction, &destruction); err != nil {
+		panic(err)
+	}
+	disposal := enclave.Disposal{Order: signed(enclave.KindDisposalOrder, order, order.By),
+		Keysets:      []enclave.Signed{signed(enclave.KindKeyset, ks, ks.By), signed(enclave.KindKeyset, refresh, ks.By)},
+		Destructions: words, Blobs: receipt.Inputs, DataKeys: 1, Attempt: enclave.ErrNotFound.Error(), By: "lab", Made: order.Made}
 	return []struct {
 		name   string
 		value  any
 		digest string
 	}{
+		{"refresh", refresh, "sha256:a7259a9f4326813e87ccb33bd65a0b31ceba99088ae25cb1dd540be0ef7cc3e6"},
+		{"disposal-order", order, "sha256:7b5b590f82cd91f62e73bc40c3b10117ae692721f0533045b52937f19fb760a6"},
+		{"destruction", destruction, "sha256:f233dafcb3a0734a0d8ae0898ae9991314b512e16f58c9ce418c8b5329787123"},
+		{"disposal", disposal, "sha256:ba91c1db0814d1f522e4758c2da22609a45f58f89315e48bdcb1fe124f34efd1"},
 		{"keyset", ks, "sha256:f6118ae0aa29f7083a3d70a7aee084babf92d3f25142259b97aa851cb31e6da0"},
 		{"manifest", m, "sha256:9ee2a2d514f9981f24186b42f3770e8855b4b337c3d25763b8142374a1d66444"},
 		{"plan", p, "sha256:6713a12421e242f11905be61a57fabbc4de320bc8cf90e2207847446abe8a2f1"},
@@ -215,6 +244,21 @@ func use(p *enclave.Plan, m *enclave.Manifest) {
 	for _, t := range terms {
 		p.NoiseKey(m, t)
 	}
+}
+
+func FuzzDisposalOrder(f *testing.F) {
+	fuzz(f, "disposal-order", func(_ *testing.T, o *enclave.DisposalOrder) { _ = o.Validate() })
+}
+
+func FuzzDestruction(f *testing.F) { fuzz[enclave.Destruction](f, "destruction", nil) }
+
+func FuzzDisposal(f *testing.F) {
+	fuzz(f, "disposal", func(_ *testing.T, d *enclave.Disposal) {
+		var o enclave.DisposalOrder
+		if d.Order.Open(enclave.KindDisposalOrder, &o) == nil {
+			_, _, _ = enclave.Lineage(o.Keyset, d.Keysets, 0)
+		}
+	})
 }
 
 func FuzzReceipt(f *testing.F)    { fuzz[enclave.Receipt](f, "receipt", nil) }

@@ -18,12 +18,14 @@ import (
 func (a *app) initCmd() *cobra.Command {
 	var name string
 	var production bool
+	var vaults string
 	cmd := &cobra.Command{Use: "init DIR", Short: "Make a lab in a new folder", Args: cobra.ExactArgs(1),
 		Long: `init makes a lab: root key, log and witness, control plane, three custodians, two officials of the bureau and an
 auditor, with generated keys, all in one folder. It is for development and evaluation: whoever reads the folder has
 every key.`,
 		Example: `  lab init ./mylab
-  lab init ./mylab --name pudong`,
+  lab init ./mylab --name pudong
+  lab init ./mylab --vault-config vaults.yaml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := args[0]
 			if name == "" {
@@ -35,6 +37,11 @@ every key.`,
 			}
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return err
+			}
+			if vaults != "" {
+				if err := home.UseVaults(dir, vaults); err != nil {
+					return err
+				}
 			}
 			if err := home.Create(cmd.Context(), dir, name, production, a.clock()); err != nil {
 				return err
@@ -62,6 +69,7 @@ every key.`,
 			})
 		}}
 	cmd.Flags().StringVar(&name, "name", "", "name of the lab; default: the folder's")
+	cmd.Flags().StringVar(&vaults, "vault-config", "", "YAML file that says which custodians have their keys in which Vault (docs/OPERATIONS.md)")
 	cmd.Flags().BoolVar(&production, "production", false, "refuse development-only isolation")
 	return cmd
 }

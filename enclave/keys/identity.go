@@ -63,6 +63,38 @@ func (id *Identity) Open(info, sealed []byte) ([]byte, error) {
 	return plain, nil
 }
 
+// NewReceiver draws a receiving key: its private bytes, for a keyring, and the public ones, for the roster.
+func NewReceiver() (private, public []byte, err error) {
+	key, err := kem().GenerateKey()
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a receiving key: %w", err)
+	}
+	private, err = key.Bytes()
+	return private, key.PublicKey().Bytes(), err
+}
+
+// ReceiverPublic is the public half of a receiving key.
+func ReceiverPublic(private []byte) ([]byte, error) {
+	key, err := kem().NewPrivateKey(private)
+	if err != nil {
+		return nil, errors.New("not a usable receiving key") // the cause could quote it
+	}
+	return key.PublicKey().Bytes(), nil
+}
+
+// OpenWith decrypts what SealTo encrypted to a receiving key with the same info.
+func OpenWith(private, info, sealed []byte) ([]byte, error) {
+	key, err := kem().NewPrivateKey(private)
+	if err != nil {
+		return nil, errors.New("opening a message: not a usable receiving key")
+	}
+	plain, err := hpke.Open(key, kdf(), aead(), info, sealed)
+	if err != nil {
+		return nil, fmt.Errorf("opening a message: %w", err)
+	}
+	return plain, nil
+}
+
 // SealTo encrypts to a party's public receiving key.
 func SealTo(public, info, plain []byte) ([]byte, error) {
 	pk, err := kem().NewPublicKey(public)

@@ -86,6 +86,8 @@ type session struct {
 	dossier *Dossier
 	cts     []evaluator.Ciphertext
 	keys    []enclave.Digest // noise key per term
+	// own shares by stage. They are what the custodian hands out; keeping them saves unwrapping its pieces at every check.
+	own map[int]*ShareSet
 }
 
 // New opens a custodian's state.
@@ -281,7 +283,7 @@ func (c *Custodian) execute(ctx context.Context, d *Dossier) (*session, error) {
 		}
 		return nil, r
 	}
-	s := &session{cts: cts}
+	s := &session{cts: cts, own: map[int]*ShareSet{}}
 	for _, t := range d.Terms {
 		s.keys = append(s.keys, d.Plan.NoiseKey(&d.Manifest, t))
 	}

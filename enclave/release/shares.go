@@ -171,6 +171,9 @@ func (c *Custodian) held(d *Dossier) []int {
 
 // compute derives the shares of some terms for every piece held here.
 func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []int) (*ShareSet, error) {
+	if have := s.own[stage]; have != nil && slices.Equal(have.Terms, terms) {
+		return have, nil
+	}
 	set := &ShareSet{By: c.Name(), Plan: s.dossier.PlanDigest, Stage: stage, Terms: terms, Pieces: []PieceShares{}}
 	if set.Terms == nil {
 		set.Terms = []int{}
@@ -182,6 +185,7 @@ func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []
 		}
 		set.Pieces = append(set.Pieces, PieceShares{Piece: piece, Shares: shares})
 	}
+	s.own[stage] = set
 	return set, nil
 }
 

@@ -223,3 +223,110 @@ func TestDealRefuses(t *testing.T) {
 		}
 	}
 }
+
+// After a refresh the new pieces open what was sealed before, and no mixture of old and new ones does: whoever left with
+// its old pieces, and even together with one custodian that is corrupt later, has nothing.
+func TestOldPiecesAreUselessWithNewOnes(t *testing.T) {
+	d := deal(t, 3, 2)
+	steward := identity(t, "lin.hua")
+	var ids []*keys.Identity
+	var parties []operators.Party
+	for _, name := range []string{"custodian-0", "custodian-1", "custodian-new"} {
+		id := identity(t, name)
+		ids, parties = append(ids, id), append(parties, operators.Party{Name: name, Verify: id.Verify(), HPKE: id.HPKE()})
+	}
+	again, err := seal.Refresh(&d.keyset, d.Keyset.Digest(), parties, 7, canon.Time{}, d.Key, steward)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ks enclave.Keyset
+	if err := again.Keyset.Open(enclave.KindKeyset, &ks); err != nil {
+		t.Fatal(err)
+	}
+	if err := ks.Refreshes(&d.keyset, d.Keyset.Digest(), d.Keyset.Digest()); err != nil || ks.BudgetMicro != 7 {
+		t.Errorf("refresh with budget %d: %v", ks.BudgetMicro, err)
+	}
+	params, err := he.Compile(ks.Params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, fresh := make([]*he.KeyPiece, 3), make([]*he.KeyPiece, 3)
+	prf := map[[32]byte]bool{}
+	for _, p := range again.Pieces {
+		i := slices.IndexFunc(ids, func(id *keys.Identity) bool { return id.Name() == p.Custodian })
+		plain, err := ids[i].Open(keys.PieceInfo(keys.PieceID{Keyset: again.Keyset.Digest(), Piece: p.Piece}, p.Custodian), p.Sealed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret, err := keys.ParsePieceSecret(plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		prf[secret.PRF] = true
+		if fresh[p.Piece], err = he.ParseKeyPiece(params, secret.Piece); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(prf) != 3 {
+		t.Errorf("%d PRF keys for three pieces", len(prf))
+	}
+	for _, held := range d.holds {
+		for i, p := range held {
+			old[i] = p
+		}
+	}
+
+	w := newWorld(t, text, csv(t, "id,town,m3,debt\n"+strings.Repeat("h1,a,101,\n", 42)))
+	w.cfg.Key = d.Key
+	res, err := seal.Seal(t.Context(), w.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &res.Layouts[0]
+	m := mirror.New(w.blob, w.blob)
+	defer m.Close()
+	var terms []enclave.Term
+	var vectors []int
+	for v := range l.Vectors {
+		terms, vectors = append(terms, enclave.Term{Vector: v, Cells: []int64{0}}), append(vectors, v)
+	}
+	if err := m.Fetch(t.Context(), w.cfg.Keyset, w.p.Set.Name, l, vectors); err != nil {
+		t.Fatal(err)
+	}
+	cts, err := evaluator.Evaluate(t.Context(), w.p.Params, l, terms, m, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(pieces []*he.KeyPiece) (out []int64) {
+		for c := range cts {
+			var shares []*big.Int
+			for _, p := range pieces {
+				h, err := he.NewOpener(p).Share(&cts[c], new(big.Int), new(big.Int))
+				if err != nil {
+					t.Fatal(err)
+				}
+				shares = append(shares, h)
+			}
+			out = append(out, w.p.Combine(&cts[c], shares))
+		}
+		return out
+	}
+	truth := open(old)
+	if truth[0] != 42 || !slices.Equal(open(fresh), truth) {
+		t.Errorf("old pieces open %v, new ones %v", truth, open(fresh))
+	}
+	for mix := 1; mix < 7; mix++ { // every mixture: bit i says that piece i is a new one
+		pieces := slices.Clone(old)
+		for i := range pieces {
+			if mix>>i&1 == 1 {
+				pieces[i] = fresh[i]
+			}
+		}
+		// A wrong opening is uniform in ±2^35, so one value has a chance of 2^-36 to come out right.
+		for i, v := range open(pieces) {
+			if v == truth[i] {
+				t.Errorf("mixture %03b opens value %d", mix, i)
+			}
+		}
+	}
+}

@@ -7,7 +7,6 @@ import (
 
 	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/schema"
@@ -27,11 +26,7 @@ func (h *Home) deal(ctx context.Context, keyset enclave.Signed, p seal.DealtPiec
 	if i < 0 {
 		return fmt.Errorf("custodian %q is not here; a key is dealt to all custodians or to none", p.Custodian)
 	}
-	own, err := keys.LoadIdentity(h.path("custodians", p.Custodian, "identity.key"))
-	if err != nil {
-		return err
-	}
-	return h.Custodians[i].Accept(ctx, keyset, p.Piece, p.Sealed, own.Open)
+	return h.Custodians[i].Accept(ctx, keyset, p.Piece, p.Sealed, h.parties[p.Custodian].Open)
 }
 
 // RegisterDataset deals a dataset's key to the custodians and registers its keyset, as its steward.

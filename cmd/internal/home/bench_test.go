@@ -17,6 +17,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/seal/schema"
+	"yingzhou.dev/lab/enclave/vault/vaulttest"
 	"yingzhou.dev/lab/examples"
 	"yingzhou.dev/lab/examples/water/generator"
 	"yingzhou.dev/lab/operators"
@@ -27,7 +28,12 @@ import (
 
 func TestMain(m *testing.M) {
 	process.Init() // this program is what a worker's sandbox is made from
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := vaulttest.Clean(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // BenchmarkJob1M is a whole job over a million households, from submission to a signed release, with workers as

@@ -251,9 +251,9 @@ func (h *Home) releasedFile(name string, batch int64) string {
 
 func (h *Home) aggregator(ctx context.Context, t *prio3.Task, roster *operators.Roster, i int) (*prio3.Aggregator, error) {
 	name := t.Aggregators[i]
-	id, err := keys.LoadIdentity(h.path("custodians", name, "identity.key"))
-	if err != nil {
-		return nil, err
+	id := h.parties[name]
+	if id == nil {
+		return nil, fmt.Errorf("collection %q: aggregator %q is not here: %w", t.Name, name, sandbox.ErrNotFound)
 	}
 	peer, ok := roster.Find(t.Aggregators[1-i])
 	if !ok {

@@ -41,10 +41,11 @@ func Create(ctx context.Context, dir, name string, production bool, now time.Tim
 		path := filepath.Join(dir, "people", p.Name+".key")
 		switch p.Role {
 		case operators.RoleCustodian:
-			if err := durable.MkdirAll(filepath.Join(dir, "custodians", p.Name), 0o700); err != nil {
-				return fmt.Errorf("creating lab: %w", err)
+			if p.Verify, p.HPKE, err = newParty(ctx, filepath.Join(dir, "custodians", p.Name), p.Name); err != nil {
+				return fmt.Errorf("creating lab: custodian %q: %w", p.Name, err)
 			}
-			path = filepath.Join(dir, "custodians", p.Name, "identity.key")
+			roster.Parties = append(roster.Parties, p)
+			continue
 		case operators.RoleLab, operators.RoleNode:
 			path = filepath.Join(dir, "plane", p.Name+".key")
 		}

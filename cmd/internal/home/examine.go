@@ -9,7 +9,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/release"
-	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
@@ -31,7 +31,7 @@ func Examine(ctx context.Context, dir string, opts Options, blobs bool) (*Examin
 	if err != nil {
 		return nil, err
 	}
-	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, opts: opts}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, opts: opts, Vaults: map[string]*vault.Client{}}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -48,8 +48,7 @@ func (h *Home) examine(ctx context.Context, blobs bool) (*Examined, error) {
 	if e.Log, err = audit.Fsck(ctx, h.LogDir(), logKeys); err != nil || !blobs {
 		return e, err
 	}
-	all, err := store.Open(h.path("plane", "blobs"))
-	if err != nil {
+	if err := h.openBlobs(); err != nil {
 		return e, err
 	}
 	records, err := db.Open(ctx, h.path("plane", "lab.db"))
@@ -62,7 +61,7 @@ func (h *Home) examine(ctx context.Context, blobs bool) (*Examined, error) {
 		return e, err
 	}
 	for d := range named {
-		if err := all.Verify(ctx, d); err != nil {
+		if err := h.Blobs.Verify(ctx, d); err != nil {
 			return e, err
 		}
 		e.Blobs++

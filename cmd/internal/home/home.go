@@ -29,9 +29,10 @@ import (
 	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
-	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/enclave/store/datakey"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
@@ -84,15 +85,18 @@ type Home struct {
 	Log        *audit.Log
 	Registry   *registry.Registry
 	Custodians []*release.Custodian
+	Vaults     map[string]*vault.Client // of the custodians whose keys are in one
 
-	opts    Options
-	lock    *os.File
-	closers []io.Closer
-	stop    []func(context.Context) error
-	worker  *node.Worker
-	records *db.DB
-	stores  []*store.Store // every folder of blobs: the control plane's and the custodians' mirrors
-	keeper  *lab.Keeper
+	opts     Options
+	lock     *os.File
+	closers  []io.Closer
+	stop     []func(context.Context) error
+	worker   *node.Worker
+	records  *db.DB
+	dataKeys *datakey.Keys    // of Blobs; nil if they lie as they are
+	parties  map[string]party // custodians' keys, by name
+	stores   []*store.Store   // every folder of blobs: the control plane's and the custodians' mirrors
+	keeper   *lab.Keeper
 }
 
 // Open opens a lab for this process alone.
@@ -107,7 +111,8 @@ func Open(ctx context.Context, dir string, opts Options) (*Home, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts,
+		Vaults: map[string]*vault.Client{}, parties: map[string]party{}}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -143,10 +148,9 @@ func (h *Home) open(ctx context.Context) error {
 		return fmt.Errorf("opening lab: %w", err)
 	}
 	var err error
-	if h.Blobs, err = store.Open(h.path("plane", "blobs")); err != nil {
+	if err = h.openBlobs(); err != nil {
 		return err
 	}
-	h.stores = append(h.stores, h.Blobs)
 	if h.records, err = db.Open(ctx, h.path("plane", "lab.db")); err != nil {
 		return err
 	}
@@ -166,8 +170,10 @@ func (h *Home) open(ctx context.Context) error {
 		return err
 	}
 	h.closers = append(h.closers, h.worker)
-	copies := mirror.New(h.Blobs, h.Blobs)
-	h.closers = append(h.closers, copies)
+	copies, err := h.nodeCopies()
+	if err != nil {
+		return err
+	}
 	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.worker, Lab: labID, Node: nodeID,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {

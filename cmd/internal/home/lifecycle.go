@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 
 	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/release"
-	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
@@ -79,22 +77,17 @@ func (h *Home) ReplaceCustodian(ctx context.Context, old string, p operators.Par
 	if have, taken := roster.Find(p.Name); taken {
 		return fmt.Errorf("adding custodian %q: %w: the name belongs to %s of %s", p.Name, sandbox.ErrConflict, have.Role, have.Body)
 	}
-	dir := h.path("custodians", p.Name)
-	if err := durable.MkdirAll(dir, 0o700); err != nil {
-		return err
+	p.Role = operators.RoleCustodian
+	if p.Verify, p.HPKE, err = newParty(ctx, h.path("custodians", p.Name), p.Name); err != nil {
+		return fmt.Errorf("adding custodian %q: %w", p.Name, err)
 	}
-	id, err := identity(filepath.Join(dir, "identity.key"), p.Name)
-	if err != nil {
-		return err
-	}
-	p.Role, p.Verify, p.HPKE = operators.RoleCustodian, id.Verify(), id.HPKE()
 	next.Parties[at].Absent = true
 	next.Parties = append(next.Parties, p)
 	signed, err := h.newRoster(ctx, next)
 	if err != nil {
 		return err
 	}
-	return h.openCustodian(ctx, p.Name, signed)
+	return h.openCustodian(ctx, p, signed)
 }
 
 // Dispose ends a dataset for good, on its owner's order (art. 19): every custodian destroys its pieces and their wrapping
@@ -123,6 +116,15 @@ func (h *Home) Dispose(ctx context.Context, dataset, steward, cause, reason stri
 	}
 	if cert.Destructions, err = h.destroy(ctx, d.Keyset, order); err != nil {
 		return enclave.Signed{}, nil, fmt.Errorf("the disposal of dataset %q is ordered and not complete, repeat it: %w", dataset, err)
+	}
+	if h.dataKeys != nil { // the wrapping key first: what copies of the blobs there are is noise from then on
+		destroyed, err := h.dataKeys.Destroy(ctx, d.KeysetDigest)
+		if err != nil {
+			return enclave.Signed{}, nil, fmt.Errorf("the disposal of dataset %q is ordered and not complete, repeat it: %w", dataset, err)
+		}
+		if destroyed {
+			cert.DataKeys = 1
+		}
 	}
 	if cert.Attempt, err = h.discard(ctx, a, d, blobs); err != nil {
 		return enclave.Signed{}, nil, fmt.Errorf("the disposal of dataset %q is ordered and not complete, repeat it: %w", dataset, err)

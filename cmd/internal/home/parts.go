@@ -10,7 +10,6 @@ import (
 
 	"yingzhou.dev/lab/cmd/internal/planner"
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
@@ -74,7 +73,7 @@ func (h *Home) openCustodians(ctx context.Context) error {
 			continue
 		}
 		// One that was replaced is opened too, where it is here, so that it learns what to erase.
-		if err := h.openCustodian(ctx, p.Name, signed); err != nil {
+		if err := h.openCustodian(ctx, p, signed); err != nil {
 			return err
 		}
 	}
@@ -82,17 +81,13 @@ func (h *Home) openCustodians(ctx context.Context) error {
 }
 
 // openCustodian opens one custodian and makes it known to the others.
-func (h *Home) openCustodian(ctx context.Context, name string, roster enclave.Signed) error {
-	dir := h.path("custodians", name)
-	id, err := keys.LoadIdentity(filepath.Join(dir, "identity.key"))
+func (h *Home) openCustodian(ctx context.Context, p operators.Party, roster enclave.Signed) error {
+	dir := h.path("custodians", p.Name)
+	id, ring, err := h.openParty(p)
 	if errors.Is(err, fs.ErrNotExist) {
-		h.opts.Logger.WarnContext(ctx, "custodian is missing", "custodian", name, "folder", dir)
+		h.opts.Logger.WarnContext(ctx, "custodian is missing", "custodian", p.Name, "folder", dir)
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	ring, err := h.keyring(name)
 	if err != nil {
 		return err
 	}
@@ -108,7 +103,7 @@ func (h *Home) openCustodian(ctx context.Context, name string, roster enclave.Si
 		return err
 	}
 	h.closers = append(h.closers, c)
-	h.stores = append(h.stores, own)
+	h.stores, h.parties[p.Name] = append(h.stores, own), id
 	h.Custodians = append(h.Custodians, c)
 	for _, other := range h.Custodians {
 		other.Connect(c)

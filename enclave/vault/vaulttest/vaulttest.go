@@ -78,6 +78,11 @@ func Start(t testing.TB, kind Kind) *Server {
 	s.start()
 	s.Unseal()
 	s.EnableAudit()
+	// Each server has a signing key of its own.
+	const sign = "transit-cust/keys/sign"
+	s.Root(http.MethodPost, sign+"/config", map[string]any{"deletion_allowed": true}, nil)
+	s.Root(http.MethodDelete, sign, nil, nil)
+	s.Root(http.MethodPost, sign, map[string]any{"type": "ed25519"}, nil)
 	return s
 }
 
@@ -200,6 +205,21 @@ func (s *Server) Kill() {
 	s.cmd = nil
 }
 
+// Backup copies the server's storage as it is.
+func (s *Server) Backup() {
+	s.t.Helper()
+	s.check(os.CopyFS(filepath.Join(s.dir, "backup"), os.DirFS(s.storage())))
+}
+
+// Restore puts back what Backup copied; the server comes up unsealed.
+func (s *Server) Restore() {
+	s.t.Helper()
+	s.Kill()
+	s.check(errors.Join(os.RemoveAll(s.storage()), os.CopyFS(s.storage(), os.DirFS(filepath.Join(s.dir, "backup")))))
+	s.start()
+	s.Unseal()
+}
+
 // Restart starts a killed server again; it comes up sealed.
 func (s *Server) Restart() { s.start() }
 
@@ -256,7 +276,12 @@ func (s *Server) Call(token, method, path string, in any) (status int, answer []
 
 // Custodian sets a custodian up with deploy/vault/custodian.sh, on mounts of its own, and returns its configuration.
 // env adds variables for the script, as NAME=value.
-func (s *Server) Custodian(name string, env ...string) vault.Config {
+func (s *Server) Custodian(name string, env ...string) vault.Config { return s.setUp(name, env...) }
+
+// ControlPlane does the same for the control plane, whose keys are those of its blob store.
+func (s *Server) ControlPlane() vault.Config { return s.setUp("plane", "POLICY=lab") }
+
+func (s *Server) setUp(name string, env ...string) vault.Config {
 	s.t.Helper()
 	out := filepath.Join(s.dir, name)
 	cfg := vault.Config{Address: s.Address, Transit: "transit-" + name, KV: "kv-" + name,

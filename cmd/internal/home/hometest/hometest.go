@@ -14,9 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"go.yaml.in/yaml/v3"
 	"yingzhou.dev/lab/cmd/internal/agency"
+
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave/seal/schema"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/examples"
 	"yingzhou.dev/lab/operators"
 )
@@ -55,9 +58,10 @@ func (s Stage) before(t Stage) bool {
 // Options of a test lab. The zero value is a lab ready for jobs.
 type Options struct {
 	Stage  Stage
-	Rows   int              // of the health example; 0 = 1000
-	Worker string           // worker program; "" = LAB_WORKER, or built for the test
-	Clock  func() time.Time // nil = time.Now
+	Rows   int                     // of the health example; 0 = 1000
+	Worker string                  // worker program; "" = LAB_WORKER, or built for the test
+	Clock  func() time.Time        // nil = time.Now
+	Vaults map[string]vault.Config // custodians whose keys are in a Vault; the others' are in the lab's folder
 
 	ScenarioMicro int64 // budget of the scenario; 0 = ε 6
 	JobMicro      int64 // most that a job may spend; 0 = ε 1
@@ -119,6 +123,16 @@ func Make(ctx context.Context, dir string, o Options) (err error) {
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
+	}
+	if o.Vaults != nil {
+		data, err := yaml.Marshal(o.Vaults)
+		if err != nil {
+			return err
+		}
+		file := filepath.Join(dir, "vaults.yaml")
+		if err := errors.Join(os.WriteFile(file, data, 0o600), home.UseVaults(dir, file), os.Remove(file)); err != nil {
+			return err
+		}
 	}
 	if err := home.Create(ctx, dir, "test", false, now()); err != nil {
 		return err
