@@ -138,9 +138,9 @@ type restReader struct {
 	box    cipher.AEAD
 	head   []byte
 	chunk  int64
-	chunks int64 // in all
-	size   int64 // of the blob
-	skip   int64 // of the next chunk
+	chunks int64  // in all
+	size   int64  // of the blob
+	skip   int64  // of the next chunk
 	buf    []byte // one sealed chunk
 	rest   []byte // what of it, opened, is still to be read
 }
