@@ -14,18 +14,26 @@ FOLDERS := cmd deploy enclave examples internal operators sandbox
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## bin/lab, bin/seal and bin/worker
+build: ## bin/lab, bin/seal, the daemons and bin/worker
 	@mkdir -p bin
-	@$(SHIPPED) -o bin/ ./cmd/lab ./cmd/seal
+	@$(SHIPPED) -o bin/ ./cmd/lab ./cmd/seal ./cmd/labd ./cmd/custodian ./cmd/witness
 	@# Approvals name the worker by the digest of its bytes: the same source gives the same file, wherever it is built.
 	@$(SHIPPED) -ldflags '-s -w -buildid=' -o bin/worker ./cmd/worker
 
 .PHONY: demo
 demo: build ## the whole way once; JSON=1 prints a summary as JSON, ROWS=n sets the size of the generated table
 	@bin/lab demo $(if $(JSON),--json) $(if $(ROWS),--rows $(ROWS))
+
+.PHONY: lab-up
+lab-up: build ## a lab of services on this machine, in ./lab-services; LAB_UP_POSTGRES=1 keeps its records in PostgreSQL
+	@deploy/local/lab-up
+
+.PHONY: lab-down
+lab-down: ## stop what lab-up started
+	@deploy/local/lab-down
 
 .PHONY: test
 test: ## vet and every test, then what was skipped and why; LAB_REQUIRE_ALL=1 makes a skip a failure

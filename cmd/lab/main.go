@@ -21,6 +21,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/cli"
 	"yingzhou.dev/lab/cmd/internal/desk"
 	"yingzhou.dev/lab/cmd/internal/home"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/audit"
@@ -30,7 +31,7 @@ import (
 func main() {
 	process.Init() // becomes a worker's sandbox when it is executed as one
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	a := &app{out: os.Stdout, errs: os.Stderr, clock: time.Now}
+	a := &app{out: os.Stdout, errs: os.Stderr, clock: failpoint.Clock}
 	code := a.main(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -41,15 +42,16 @@ type app struct {
 	out, errs io.Writer
 	clock     func() time.Time
 
-	dir     string
-	client  string
-	server  string
-	as      string
-	json    bool
-	verbose bool
-	worker  string
-	backend string
-	wait    time.Duration
+	dir      string
+	client   string
+	server   string
+	as       string
+	json     bool
+	verbose  bool
+	worker   string
+	backend  string
+	database string
+	wait     time.Duration
 
 	home desk.Lab
 }
@@ -92,8 +94,10 @@ is and has your keys, and the same commands work from there.`,
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens inside to standard error")
 	f.StringVar(&a.worker, "worker", os.Getenv("LAB_WORKER"), "worker program; default: beside this program (LAB_WORKER)")
 	f.StringVar(&a.backend, "isolation", os.Getenv("LAB_ISOLATION"), "docker or process; default: the best there is (LAB_ISOLATION)")
+	f.StringVar(&a.database, "database", os.Getenv("LAB_DATABASE"), "PostgreSQL database with the lab's metadata; default: a file in its folder (LAB_DATABASE)")
 	f.DurationVar(&a.wait, "lock-wait", 30*time.Second, "how long to wait while another process uses the lab")
-	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.keyCmd(), a.nodeCmd(), a.collectCmd(), a.demoCmd(), exitCodesCmd())
+	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.keyCmd(), a.nodeCmd(),
+		a.deployCmd(), a.certCmd(), a.collectCmd(), a.backupCmd(), a.restoreCmd(), a.demoCmd(), exitCodesCmd())
 	cli.Strict(root)
 	return root
 }
@@ -135,7 +139,7 @@ func (a *app) options() home.Options {
 	}
 	log := slog.New(slog.NewTextHandler(a.errs, &slog.HandlerOptions{Level: level}))
 	audit.RedirectTessera(log)
-	return home.Options{Worker: a.worker, Backend: a.backend, Clock: a.clock, Logger: log, Wait: a.wait}
+	return home.Options{Worker: a.worker, Backend: a.backend, Database: a.database, Clock: a.clock, Logger: log, Wait: a.wait}
 }
 
 // person resolves --as: given, or the only person in the lab with the role.

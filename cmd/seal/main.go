@@ -93,7 +93,7 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 	}
 	log := slog.New(slog.NewTextHandler(s.errs, &slog.HandlerOptions{Level: slog.LevelError}))
 	audit.RedirectTessera(log)
-	h, err := desk.Open(ctx, desk.Options{Dir: s.dir, Client: s.client, Server: s.server, Home: home.Options{Logger: log, Wait: s.wait}})
+	h, err := desk.Open(ctx, desk.Options{Dir: s.dir, Client: s.client, Server: s.server, Home: home.Options{Database: os.Getenv("LAB_DATABASE"), Logger: log, Wait: s.wait}})
 	if err != nil {
 		return err
 	}

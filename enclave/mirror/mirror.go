@@ -13,6 +13,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/he/evaluator"
 	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // Mirror is a node's copy of blobs taken from elsewhere: another folder, or the control plane over the network.
@@ -44,6 +45,7 @@ func (m *Mirror) Fetch(ctx context.Context, keyset enclave.Digest, params string
 		if err := m.own.Pull(ctx, m.from, v.Blob, v.Bytes); err != nil {
 			return fmt.Errorf("vector %q: %w", v.Name, err)
 		}
+		failpoint.Hit(failpoint.BlobCopied)
 		b, err := m.files.Blob(v.Blob)
 		if err != nil {
 			return fmt.Errorf("vector %q: %w", v.Name, err)
@@ -54,6 +56,7 @@ func (m *Mirror) Fetch(ctx context.Context, keyset enclave.Digest, params string
 		if err := m.ingest(ctx, b, v); err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.BlobChecked)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -74,5 +75,7 @@ func (c *Custodian) accept(ctx context.Context, signed canon.Signed, piece int, 
 	} else if err != nil {
 		return fmt.Errorf("accepting piece %d of keyset %s: %w", piece, id.Keyset.Short(), err)
 	}
-	return c.cfg.Keys.Import(ctx, id, secret)
+	err = c.cfg.Keys.Import(ctx, id, secret)
+	failpoint.Hit(failpoint.PieceStored)
+	return err
 }

@@ -19,6 +19,7 @@ import (
 	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -222,7 +223,7 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 	if err := c.follow.check(d.Checkpoint); err != nil {
 		return nil, refuse(ErrLogFork, "proofs lead to another log").Because(err)
 	}
-	if err := c.current(ctx, d); err != nil {
+	if err := c.current(ctx, b, d); err != nil {
 		return nil, err
 	}
 	if r := c.withheld(b); r != nil {
@@ -359,9 +360,11 @@ func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, a
 	}
 	// Before the log is read on, which may fail: a charge that was announced and is not in the ledger would have all
 	// peers asked for it.
+	failpoint.Hit(failpoint.ChargeLogged)
 	if err := c.ledger.commit(rec); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.ChargeStored)
 	return c.catchUp(ctx, b, proof)
 }
 

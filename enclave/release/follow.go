@@ -15,6 +15,7 @@ import (
 	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // Log is what a custodian needs of the audit log. Nothing that it answers is believed.
@@ -245,9 +246,11 @@ func (f *follower) save(leaves [][]byte, seen seenFile) error {
 	if err := errors.Join(err, file.Sync(), file.Close(), durable.SyncDir(f.dir)); err != nil {
 		return fmt.Errorf("keeping followed entries: %w", err)
 	}
+	failpoint.Hit(failpoint.LeavesKept)
 	if err := durable.WriteFile(filepath.Join(f.dir, seenName), canon.MustMarshal(seen), 0o600); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.LogFollowed)
 	f.last, f.kept = seen, f.kept+int64(len(buf))
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -73,6 +74,7 @@ func (c *Custodian) endorse(ctx context.Context, b *enclave.Bundle, r enclave.Re
 		if _, err := c.ledger.append(Record{Type: recordRelease, Plan: s.dossier.PlanDigest, Job: r.Job, Release: canon.DigestOf(r), At: canon.At(c.cfg.Clock())}); err != nil {
 			return canon.Signature{}, err
 		}
+		failpoint.Hit(failpoint.ReleaseKept)
 	}
 	delete(c.sessions, s.dossier.PlanDigest)
 	return c.cfg.Signer.Sign(enclave.KindRelease, canon.MustMarshal(r))
@@ -110,6 +112,7 @@ func (c *Custodian) Lead(ctx context.Context, b *enclave.Bundle, members []Membe
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.ReleaseLogged)
 	signed := canon.Signed{Kind: enclave.KindRelease, Body: canon.MustMarshal(rel)}
 	sigs := make([]canon.Signature, len(active))
 	g, gctx := errgroup.WithContext(ctx)
@@ -122,6 +125,7 @@ func (c *Custodian) Lead(ctx context.Context, b *enclave.Bundle, members []Membe
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.ReleaseGathers)
 	signed.Sigs = sigs
 	sealed, err := c.sealTable(s.dossier, b, table, signed.Digest())
 	if err != nil {

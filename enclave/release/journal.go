@@ -15,6 +15,7 @@ import (
 	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // Refused is one line of a custodian's journal of refusals: its own record, written before anybody else is told, which
@@ -131,6 +132,7 @@ func (c *Custodian) refused(ctx context.Context, b *enclave.Bundle, err error) e
 		line.Evidence = []string{split.Seen, split.Offered}
 	}
 	c.note(ctx, line)
+	failpoint.Hit(failpoint.RefusalNoted)
 	c.cfg.Logger.WarnContext(ctx, "refused", "custodian", c.Name(), "job", rec.Job, "plan", rec.Plan, "rule", rec.Reason, "text", r.Text)
 	// A refusal must be on record even if the caller has gone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
@@ -146,10 +148,12 @@ func (c *Custodian) refused(ctx context.Context, b *enclave.Bundle, err error) e
 	if lerr != nil {
 		c.cfg.Logger.ErrorContext(ctx, "refusal not recorded in the ledger", "custodian", c.Name(), "error", lerr)
 	}
+	failpoint.Hit(failpoint.RefusalStored)
 	entry := enclave.Entry{Type: enclave.EntryRefusal, Subject: subject, By: c.Name(), Job: rec.Job, Reason: rec.Reason, At: now}
 	if _, lerr := c.cfg.Log.Append(ctx, entry); lerr != nil {
 		c.cfg.Logger.ErrorContext(ctx, "refusal not announced in the log", "custodian", c.Name(), "error", lerr)
 	}
+	failpoint.Hit(failpoint.RefusalLogged)
 	return r
 }
 

@@ -15,6 +15,7 @@ import (
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // KindLedger is one record of a custodian's ledger.
@@ -233,6 +234,7 @@ func (l *ledger) write(lines []byte) error {
 	}
 	_, err := l.f.Write(lines)
 	if err == nil {
+		failpoint.Hit(failpoint.LedgerWritten)
 		err = l.f.Sync()
 	}
 	if err != nil {

@@ -122,9 +122,9 @@ func (c *Custodian) readLog(ctx context.Context) error {
 
 // current insists that the dossier's keyset is the latest of a lineage that was not disposed of, and erases the pieces of
 // those before it: the dossier proves that the refresh was logged.
-func (c *Custodian) current(ctx context.Context, d *Dossier) error {
-	if c.follow.logged[entryKey{d.KeysetSum, enclave.EntryDisposal}] {
-		return refuse(ErrDisposed, "dataset %q, keyset %s", d.Keyset.Dataset, d.KeysetSum.Short())
+func (c *Custodian) current(ctx context.Context, b *enclave.Bundle, d *Dossier) error {
+	if err := c.ended(b); err != nil {
+		return err
 	}
 	for _, later := range c.of(d.KeysetSum) {
 		if ks := c.dealt[later]; ks.Epoch > d.Keyset.Epoch && c.follow.logged[entryKey{later, enclave.EntryKeyset}] {

@@ -11,6 +11,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // A piece has several holders so that they can compare. While a holder is away, the others' shares of its pieces go
@@ -39,7 +40,9 @@ func (c *Custodian) keepEvidence(e Evidence) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(c.evidencePath(e.Release), data, 0o600)
+	err = durable.WriteFile(c.evidencePath(e.Release), data, 0o600)
+	failpoint.Hit(failpoint.EvidenceStored)
+	return err
 }
 
 // Evidence returns the share sets behind a release that this custodian endorsed. One that it did not is

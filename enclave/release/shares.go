@@ -20,6 +20,7 @@ import (
 	"yingzhou.dev/lab/enclave/program"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // KindShares is a custodian's shares of one stage of one plan.
@@ -104,9 +105,11 @@ func (c *Custodian) share(ctx context.Context, b *enclave.Bundle, stage int, act
 	if err != nil {
 		return canon.Signed{}, err
 	}
+	failpoint.Hit(failpoint.SharesLogged)
 	if err := durable.WriteFile(path, canon.MustMarshal(signed), 0o600); err != nil {
 		return canon.Signed{}, err
 	}
+	failpoint.Hit(failpoint.SharesStored)
 	return signed, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // Writer writes one blob. Commit makes it visible under its digest; Abort, which may be deferred, leaves nothing.
@@ -77,6 +78,7 @@ func (w *Writer) Commit() (enclave.Digest, int64, error) {
 			return d, 0, errors.Join(fmt.Errorf("writing blob %s: %w", d, err), w.f.Abort())
 		}
 	}
+	failpoint.Hit(failpoint.BlobStored)
 	return d, w.size, nil
 }
 

@@ -60,6 +60,7 @@ var (
 const (
 	cosignedFile = "checkpoint.cosigned"
 	lockFile     = "lock"
+	seenFile     = "checkpoint.seen" // of a witness
 )
 
 // maxEntry is the longest entry in bytes: tlog-tiles writes an entry's length in 16 bits.

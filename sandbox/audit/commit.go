@@ -14,6 +14,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // request is one call of Append. Whoever removes it from Log.pending answers it.
@@ -140,6 +141,7 @@ func (l *Log) commit(ctx context.Context, reqs []*request) {
 	if integrated == 0 {
 		return
 	}
+	failpoint.Hit(failpoint.LogIntegrated)
 	cur, err := l.advance(ctx)
 	for i, req := range reqs {
 		switch {
@@ -197,13 +199,16 @@ func (l *Log) advance(ctx context.Context) (state, error) {
 	if err != nil {
 		return state{}, fmt.Errorf("signing checkpoint: %w", err)
 	}
+	failpoint.Hit(failpoint.LogSigned)
 	text, err := l.cosign(ctx, tree, next, signed)
 	if err != nil {
 		return state{}, fmt.Errorf("having the checkpoint of %d entries witnessed by %q: %w", n, l.keys.Witness.Name(), err)
 	}
+	failpoint.Hit(failpoint.LogWitnessed)
 	if err := durable.WriteFile(filepath.Join(l.dir, cosignedFile), []byte(text), 0o644); err != nil {
 		return state{}, err
 	}
+	failpoint.Hit(failpoint.LogStored)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.current = state{text: text, cp: next}

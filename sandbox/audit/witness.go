@@ -15,6 +15,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // Witness signs checkpoints of one log, each extending all that it signed before, so that nobody can be shown a history
@@ -73,7 +74,7 @@ func NewWitness(dir string, signer *fnote.Signer, log note.Verifier) (_ *LocalWi
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	w := &LocalWitness{path: filepath.Join(dir, "checkpoint.seen"), signer: signer, log: log}
+	w := &LocalWitness{path: filepath.Join(dir, seenFile), signer: signer, log: log}
 	if w.lock, err = acquire(filepath.Join(dir, lockFile)); err != nil {
 		return nil, err
 	}
@@ -139,6 +140,7 @@ func (w *LocalWitness) Cosign(ctx context.Context, oldSize int64, proof []enclav
 		if err := durable.WriteFile(w.path, text, 0o600); err != nil {
 			return nil, fmt.Errorf("cosigning: %w", err)
 		}
+		failpoint.Hit(failpoint.WitnessRemembers)
 		w.seen, w.text = next, string(text)
 	}
 	signed, err := note.Sign(&note.Note{Text: n.Text}, w.signer)

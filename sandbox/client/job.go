@@ -47,18 +47,21 @@ func (c *Client) Prepare(ctx context.Context, r lab.Request) (*lab.Prepared, err
 // Submit has the plan of a request signed and records the job. It runs from then on. A lost answer is asked for again
 // under the same ID, so that there is one job.
 func (c *Client) Submit(ctx context.Context, r lab.Request, sign func(*lab.Prepared) (enclave.Signed, error)) (sandbox.Job, error) {
-	p, err := c.Prepare(ctx, r)
-	if err != nil {
-		return sandbox.Job{}, err
-	}
-	signed, err := sign(p)
-	if err != nil {
-		return sandbox.Job{}, err
-	}
 	if r.ID == "" {
 		r.ID = sandbox.NewJobID(c.cfg.Clock())
 	}
-	req := &labv1.SubmitJobRequest{Id: string(r.ID), Scenario: r.Scenario.String(), Query: r.Query, EpsilonMicro: r.EpsilonMicro, Plan: canon.MustMarshal(signed)}
+	req := &labv1.SubmitJobRequest{Id: string(r.ID), Scenario: r.Scenario.String(), Query: r.Query, EpsilonMicro: r.EpsilonMicro}
+	p, err := c.Prepare(ctx, r)
+	if err != nil && !lab.IsRefusal(err) {
+		return sandbox.Job{}, err
+	}
+	if err == nil { // else there is nothing to sign, and the refusal goes on record
+		signed, err := sign(p)
+		if err != nil {
+			return sandbox.Job{}, err
+		}
+		req.Plan = canon.MustMarshal(signed)
+	}
 	for attempt := 0; ; attempt++ {
 		a, err := c.job.SubmitJob(ctx, req)
 		if err == nil {

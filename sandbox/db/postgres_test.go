@@ -49,6 +49,9 @@ func TestPostgres(t *testing.T) {
 			return openPostgres(t, dsn), func() *db.DB { return openPostgres(t, dsn) }
 		})
 	})
+	t.Run("save and load", func(t *testing.T) {
+		savesAndLoads(t, func(t *testing.T) *db.DB { return openPostgres(t, server.Database(t)) })
+	})
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *pgtest.Server)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 )
@@ -128,12 +129,15 @@ func (l *Lab) RegisterKeyset(ctx context.Context, s enclave.Signed) error {
 	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryKeyset, Subject: s.Digest(), By: by.Name, At: l.now()}); err != nil {
 		return err
 	}
-	return l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
+	failpoint.Hit(failpoint.KeysetLogged)
+	err = l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
 		if _, err := r.PutArtefact(ctx, s, l.cfg.Clock()); err != nil {
 			return err
 		}
 		return r.BindKeyset(ctx, ks.Dataset, s.Digest())
 	})
+	failpoint.Hit(failpoint.KeysetStored)
+	return err
 }
 
 func (l *Lab) refresh(ctx context.Context, s enclave.Signed, ks *enclave.Keyset) error {
@@ -199,12 +203,15 @@ func (l *Lab) Publish(ctx context.Context, s enclave.Signed) error {
 	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryManifest, Subject: s.Digest(), By: by.Name, At: l.now()}); err != nil {
 		return err
 	}
-	return l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
+	failpoint.Hit(failpoint.ManifestLogged)
+	err = l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
 		if _, err := r.PutArtefact(ctx, s, l.cfg.Clock()); err != nil {
 			return err
 		}
 		return r.Publish(ctx, m.Dataset, m.Previous, s.Digest())
 	})
+	failpoint.Hit(failpoint.ManifestStored)
+	return err
 }
 
 // NamedBlobs are the blobs that manifests name, those of datasets that were disposed of aside: all that a lab needs.

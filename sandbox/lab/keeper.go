@@ -12,6 +12,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/sandbox"
 )
 
@@ -52,7 +53,10 @@ func (k *Keeper) Announce(ctx context.Context, signed enclave.Signed, by string)
 	if err := durable.WriteFile(k.path(signed.Digest()), canon.MustMarshal(signed), 0o600); err != nil {
 		return fmt.Errorf("keeping a statement for its log entry: %w", err)
 	}
-	return k.lab.Announce(ctx, enclave.Entry{Type: enclave.EntryStatement, Subject: signed.Digest(), By: by, At: k.lab.now()})
+	failpoint.Hit(failpoint.StatementPending)
+	err := k.lab.Announce(ctx, enclave.Entry{Type: enclave.EntryStatement, Subject: signed.Digest(), By: by, At: k.lab.now()})
+	failpoint.Hit(failpoint.StatementLogged)
+	return err
 }
 
 // Append implements registry.Store.
@@ -60,6 +64,7 @@ func (k *Keeper) Append(ctx context.Context, signed enclave.Signed) error {
 	if _, err := k.lab.cfg.Store.AppendStatement(ctx, signed, k.lab.cfg.Clock()); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.StatementStored)
 	return remove(k.path(signed.Digest()))
 }
 

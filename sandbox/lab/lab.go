@@ -17,6 +17,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/audit"
@@ -165,6 +166,7 @@ func (l *Lab) Announce(ctx context.Context, entries ...enclave.Entry) error {
 			return fmt.Errorf("writing the log: %w", err)
 		}
 	}
+	failpoint.Hit(failpoint.EntryNoted)
 	return nil
 }
 
@@ -214,7 +216,9 @@ func (l *Lab) PutRoster(ctx context.Context, s enclave.Signed) error {
 	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryRoster, Subject: s.Digest(), By: l.cfg.Lab.Name(), At: l.now()}); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.RosterLogged)
 	_, err := l.cfg.Store.AppendStatement(ctx, s, l.cfg.Clock())
+	failpoint.Hit(failpoint.RosterStored)
 	return err
 }
 

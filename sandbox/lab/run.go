@@ -10,6 +10,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 )
@@ -43,6 +44,7 @@ func (l *Lab) Run(ctx context.Context, id sandbox.JobID, watch func(sandbox.Job)
 			job, _, err = l.cfg.Store.MoveJob(ctx, id, sandbox.Change{From: sandbox.Running, Event: sandbox.Restart, Reason: "the lab stopped while the worker ran", At: l.cfg.Clock()})
 		case sandbox.Computed:
 			job, _, err = l.cfg.Store.MoveJob(ctx, id, sandbox.Change{From: sandbox.Computed, Event: sandbox.Open, At: l.cfg.Clock()})
+			failpoint.Hit(failpoint.OpeningStored)
 		case sandbox.Opening:
 			job, err = l.open(ctx, job, watch)
 		default:
@@ -94,6 +96,7 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 	if err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.JobStarted)
 	watch(job)
 	receipt, isolation, err := l.compute(ctx, job, d, program, watch)
 	if err != nil {
@@ -106,6 +109,7 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 	if err := l.announceOnce(ctx, entry); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.ReceiptLogged)
 	err = l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
 		if _, err := r.PutArtefact(ctx, receipt, l.cfg.Clock()); err != nil {
 			return err
@@ -113,6 +117,7 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 		job, _, err = r.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Running, Event: sandbox.Compute, Receipt: receipt.Digest(), Isolation: isolation, At: l.cfg.Clock()})
 		return err
 	})
+	failpoint.Hit(failpoint.ReceiptStored)
 	return job, err
 }
 
@@ -133,6 +138,7 @@ func (l *Lab) compute(ctx context.Context, job sandbox.Job, d *dossier, program 
 	if err := l.cfg.Inputs.Stage(ctx, d.keyset, d.plan.Keyset, layout, vectors, dir); err != nil {
 		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
 	}
+	failpoint.Hit(failpoint.InputsStaged)
 	task := canon.MustMarshal(enclave.Task{Plan: *d.plan, Manifest: *d.manifest})
 	if err := os.WriteFile(filepath.Join(dir, enclave.TaskFile), task, 0o444); err != nil {
 		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
@@ -140,12 +146,14 @@ func (l *Lab) compute(ctx context.Context, job sandbox.Job, d *dossier, program 
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
 	}
+	failpoint.Hit(failpoint.TaskWritten)
 	res, err := l.cfg.Worker.Run(ctx, job.ID, dir, program, func(percent int64) {
 		l.report(ctx, &job, "computing on ciphertexts", percent, watch)
 	})
 	if err != nil {
 		return enclave.Signed{}, "", err
 	}
+	failpoint.Hit(failpoint.WorkerEnded)
 	var out enclave.TaskResult
 	if err := canon.Unmarshal(res.Output, &out); err != nil {
 		return enclave.Signed{}, "", fmt.Errorf("worker's answer: %w", err)
@@ -181,9 +189,11 @@ func (l *Lab) open(ctx context.Context, job sandbox.Job, watch func(sandbox.Job)
 		}
 		return job, err
 	}
+	failpoint.Hit(failpoint.GateAnswered)
 	if err := l.index(ctx); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.ReleaseIndexed)
 	err = l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
 		if _, err := r.PutArtefact(ctx, out.Release, l.cfg.Clock()); err != nil {
 			return err
@@ -194,6 +204,7 @@ func (l *Lab) open(ctx context.Context, job sandbox.Job, watch func(sandbox.Job)
 		job, _, err = r.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Opening, Event: sandbox.Release, Release: out.Release.Digest(), At: l.cfg.Clock()})
 		return err
 	})
+	failpoint.Hit(failpoint.ReleaseStored)
 	return job, err
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/plan"
@@ -122,6 +123,7 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 	if err := l.cfg.Store.CreateJob(ctx, job); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.JobCreated)
 	prepared, err := l.Prepare(ctx, r)
 	if err != nil {
 		return l.refuse(ctx, job, err)
@@ -148,6 +150,7 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 	if err := l.Announce(ctx, entry); err != nil { // every job has its entry, also one that repeats a plan
 		return job, err
 	}
+	failpoint.Hit(failpoint.PlanLogged)
 	var after sandbox.Job
 	err = l.cfg.Store.Atomic(ctx, func(rec sandbox.Records) error {
 		for _, s := range []enclave.Signed{grant, signed} {
@@ -158,6 +161,7 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 		after, _, err = rec.MoveJob(ctx, id, sandbox.Change{From: sandbox.Queued, Event: sandbox.Plan, Plan: signed.Digest(), At: l.cfg.Clock()})
 		return err
 	})
+	failpoint.Hit(failpoint.PlanStored)
 	return after, err
 }
 
@@ -228,10 +232,12 @@ func (l *Lab) end(ctx context.Context, job sandbox.Job, event sandbox.Event, kin
 	if err := l.Announce(ctx, entry); err != nil {
 		return job, errors.Join(why, err)
 	}
+	failpoint.Hit(failpoint.EndLogged)
 	after, _, err := l.cfg.Store.MoveJob(ctx, job.ID, sandbox.Change{From: job.State, Event: event, Reason: reason, At: l.cfg.Clock()})
 	if err != nil {
 		return job, errors.Join(why, err)
 	}
+	failpoint.Hit(failpoint.EndStored)
 	return after, why
 }
 
@@ -254,7 +260,9 @@ func (l *Lab) Cancel(ctx context.Context, id sandbox.JobID, analyst, reason stri
 	if err := l.Announce(ctx, enclave.Entry{Type: enclave.EntryCancel, Subject: job.Scenario, By: analyst, Job: string(id), At: l.now()}); err != nil {
 		return job, err
 	}
+	failpoint.Hit(failpoint.CancelLogged)
 	after, _, err := l.cfg.Store.MoveJob(ctx, id, sandbox.Change{From: job.State, Event: sandbox.Cancel, Reason: reason, At: l.cfg.Clock()})
+	failpoint.Hit(failpoint.CancelStored)
 	return after, err
 }
 

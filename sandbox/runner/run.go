@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // cleaning bounds what Run does after its context has ended.
@@ -28,7 +30,9 @@ func Run(ctx context.Context, r Runner, t Task) (Result, error) {
 		}
 		return res, fmt.Errorf("starting: %w", err)
 	}
+	failpoint.Hit(failpoint.TaskStarted)
 	res, err := r.Wait(ctx, h)
+	failpoint.Hit(failpoint.TaskWaited)
 	// A cancelled caller must not leave a worker running, so what cleans up has a context of its own.
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleaning)
 	defer cancel()
@@ -46,5 +50,6 @@ func Run(ctx context.Context, r Runner, t Task) (Result, error) {
 	if gone := r.Remove(clean, h); gone != nil {
 		err = errors.Join(err, fmt.Errorf("removing task %q: %w", t.ID, gone))
 	}
+	failpoint.Hit(failpoint.TaskRemoved)
 	return res, err
 }

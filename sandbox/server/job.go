@@ -82,7 +82,14 @@ func (j jobService) SubmitJob(ctx context.Context, r *labv1.SubmitJobRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	signed, err := j.s.own(ctx, r.GetPlan())
+	var signed enclave.Signed
+	if len(r.GetPlan()) > 0 {
+		signed, err = j.s.own(ctx, r.GetPlan())
+	} else if _, err = j.s.cfg.Lab.Prepare(ctx, req); err == nil {
+		err = invalid("the query can run: explain the job, and submit it with its plan signed")
+	} else if lab.IsRefusal(err) {
+		err = nil // on record as a job that was refused
+	}
 	if err != nil {
 		return nil, err
 	}

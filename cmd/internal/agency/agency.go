@@ -17,6 +17,7 @@ import (
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
@@ -117,9 +118,11 @@ func (a *Agency) Register(ctx context.Context, sc *schema.Schema) (*enclave.Keys
 	if err := ring.Put(keyName(name)+" "+dealt.Keyset.Digest().String(), secret); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.DatasetKeyStored)
 	if err := a.saveSchema(sc, 0); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.SchemaStored)
 	if err := a.cfg.Lab.RegisterKeyset(ctx, dealt.Keyset); err != nil {
 		return nil, err
 	}

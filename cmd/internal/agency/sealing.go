@@ -14,6 +14,7 @@ import (
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/seal/table"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
 )
@@ -85,6 +86,7 @@ func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOption
 		}
 		return nil, fmt.Errorf("sealing %s as dataset %q: %w", filepath.Base(path), dataset, err)
 	}
+	failpoint.Hit(failpoint.BlobsStored)
 	m, digest, err := a.publish(ctx, d, cfg, res, version)
 	if err != nil {
 		return nil, errors.Join(err, a.cfg.Sweep(context.WithoutCancel(ctx))) // blobs without a manifest, also when the caller has gone

@@ -12,6 +12,7 @@ import (
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
 )
@@ -71,6 +72,7 @@ func Create(ctx context.Context, dir, name string, production bool, now time.Tim
 	if err := durable.WriteFile(path, canon.MustMarshal(s), 0o644); err != nil {
 		return fmt.Errorf("creating lab: %w", err)
 	}
+	failpoint.Hit(failpoint.LabNamed)
 	return nil
 }
 
@@ -83,5 +85,7 @@ func identity(path, name string) (*keys.Identity, error) {
 	if id, err = keys.NewIdentity(name); err != nil {
 		return nil, err
 	}
-	return id, id.Save(path)
+	err = id.Save(path)
+	failpoint.Hit(failpoint.IdentityStored)
+	return id, err
 }

@@ -13,7 +13,6 @@ import (
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
-	"yingzhou.dev/lab/sandbox/db"
 	"yingzhou.dev/lab/sandbox/lab"
 )
 
@@ -31,7 +30,7 @@ func Examine(ctx context.Context, dir string, opts Options, blobs bool) (*Examin
 	if err != nil {
 		return nil, err
 	}
-	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, opts: opts, Vaults: map[string]*vault.Client{}}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, opts: opts.withDefaults(), Vaults: map[string]*vault.Client{}}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -51,7 +50,7 @@ func (h *Home) examine(ctx context.Context, blobs bool) (*Examined, error) {
 	if err := h.openBlobs(); err != nil {
 		return e, err
 	}
-	records, err := db.Open(ctx, h.path("plane", "lab.db"))
+	records, err := h.openRecords(ctx)
 	if err != nil {
 		return e, err
 	}

@@ -68,9 +68,11 @@ const (
 type Options struct {
 	Worker  string // path of the worker program; "" = beside this program
 	Backend string // "docker", "process" or "" = the best that is there
-	Clock   func() time.Time
-	Logger  *slog.Logger
-	Wait    time.Duration // how long to wait for another process to finish
+	// Database is where metadata is kept if not in the lab's folder: a connection string or URL of PostgreSQL.
+	Database string
+	Clock    func() time.Time
+	Logger   *slog.Logger
+	Wait     time.Duration // how long to wait for another process to finish
 }
 
 // Home is an open lab.
@@ -105,13 +107,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	if opts.Clock == nil {
-		opts.Clock = time.Now
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.Default()
-	}
-	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts,
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts.withDefaults(),
 		Vaults: map[string]*vault.Client{}, parties: map[string]party{}}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
@@ -151,7 +147,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err = h.openBlobs(); err != nil {
 		return err
 	}
-	if h.records, err = db.Open(ctx, h.path("plane", "lab.db")); err != nil {
+	if h.records, err = h.openRecords(ctx); err != nil {
 		return err
 	}
 	h.closers = append(h.closers, h.records)

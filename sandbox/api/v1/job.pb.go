@@ -408,7 +408,7 @@ type SubmitJobRequest struct {
 	Scenario      string                 `protobuf:"bytes,2,opt,name=scenario,proto3" json:"scenario,omitempty"`
 	Query         string                 `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
 	EpsilonMicro  int64                  `protobuf:"varint,4,opt,name=epsilon_micro,json=epsilonMicro,proto3" json:"epsilon_micro,omitempty"`
-	Plan          []byte                 `protobuf:"bytes,5,opt,name=plan,proto3" json:"plan,omitempty"` // Signed Plan
+	Plan          []byte                 `protobuf:"bytes,5,opt,name=plan,proto3" json:"plan,omitempty"` // Signed Plan; without it a query that is refused is still on record as refused, and no other
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"yingzhou.dev/lab/cmd/internal/home/hometest"
+	"yingzhou.dev/lab/examples"
+	"yingzhou.dev/lab/internal/failpoint"
+)
+
+// bench has the programs, and labs to start from.
+type bench struct {
+	dir    string // holds everything
+	schema string
+	table  string
+
+	mu     sync.Mutex
+	labs   map[string]string // templates by name
+	points []failpoint.Point // at which some flow is killed
+	number int
+}
+
+// readTrace counts the points in a trace.
+func readTrace(path string) (map[failpoint.Point]int, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	passes := map[failpoint.Point]int{}
+	for _, line := range strings.Fields(string(data)) {
+		passes[failpoint.Point(line)]++
+	}
+	return passes, nil
+}
+
+func newBench(ctx context.Context) (b *bench, err error) {
+	b = &bench{labs: map[string]string{}}
+	if b.dir, err = os.MkdirTemp("", "faults-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	// The worker is the one that is shipped: a scenario approves its bytes.
+	build := []struct {
+		tags     string
+		programs []string
+	}{{"failpoint", []string{"lab", "seal"}}, {"", []string{"worker"}}}
+	for _, part := range build {
+		args := []string{"build", "-trimpath", "-buildvcs=false", "-tags", part.tags, "-o", b.dir + string(filepath.Separator)}
+		for _, p := range part.programs {
+			args = append(args, "yingzhou.dev/lab/cmd/"+p)
+		}
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return b, fmt.Errorf("building %v: %w: %s", part.programs, err, out)
+		}
+	}
+	b.schema, b.table = filepath.Join(b.dir, "schema.json"), filepath.Join(b.dir, "table.csv")
+	data, err := examples.Files.ReadFile("health/schema.json")
+	if err != nil {
+		return b, err
+	}
+	rows, err := hometest.Table(2000)
+	if err != nil {
+		return b, err
+	}
+	return b, errors.Join(os.WriteFile(b.schema, data, 0o600), os.WriteFile(b.table, rows, 0o600))
+}
+
+func (b *bench) close() error { return os.RemoveAll(b.dir) }
+
+// template makes a lab once: at a stage, with commands run on it.
+func (b *bench) template(ctx context.Context, f *flow) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if dir, ok := b.labs[f.name]; ok {
+		return dir, nil
+	}
+	dir := filepath.Join(b.dir, "template-"+f.name)
+	stage := fmt.Sprint("stage-", f.stage)
+	if f.empty {
+		b.labs[f.name] = dir
+		return dir, os.MkdirAll(dir, 0o700)
+	}
+	from, ok := b.labs[stage]
+	if !ok {
+		from = filepath.Join(b.dir, stage)
+		err := hometest.Make(ctx, from, hometest.Options{Stage: f.stage, ScenarioMicro: 3_000_000, Worker: filepath.Join(b.dir, "worker")})
+		if err != nil {
+			return "", err
+		}
+		b.labs[stage] = from
+	}
+	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
+		return "", err
+	}
+	l := &lab{bench: b, dir: dir}
+	for _, args := range f.prepare {
+		if r := l.run(ctx, nil, args...); r.code != 0 {
+			return "", fmt.Errorf("preparing: %w", r.err())
+		}
+	}
+	b.labs[f.name] = dir
+	return dir, nil
+}
+
+// lab is a lab that something happens to.
+type lab struct {
+	*bench
+	dir string
+	env []string
+}
+
+// copy makes a lab from a template. remove it afterwards.
+func (b *bench) copy(ctx context.Context, f *flow) (*lab, error) {
+	from, err := b.template(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	b.number++
+	dir := filepath.Join(b.dir, fmt.Sprintf("case-%d", b.number), "lab")
+	b.mu.Unlock()
+	return &lab{bench: b, dir: dir}, os.CopyFS(dir, os.DirFS(from))
+}
+
+func (l *lab) remove() error { return os.RemoveAll(filepath.Dir(l.dir)) }
+
+// result is what a command said and how it ended.
+type result struct {
+	args      []string
+	out, errs string
+	code      int
+	killed    bool
+}
+
+func (r result) err() error {
+	return fmt.Errorf("%v: exit code %d, killed %v: %s", r.args, r.code, r.killed, r.errs)
+}
+
+// run runs a command of the lab to its end, whatever it is.
+func (l *lab) run(ctx context.Context, env []string, args ...string) result {
+	cmd := exec.CommandContext(ctx, filepath.Join(l.bench.dir, args[0]), args[1:]...)
+	cmd.Env = append(append(append(os.Environ(), "LAB_DIR="+l.dir, "LAB_ISOLATION=process"), l.env...), env...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	r := result{args: args, out: out.String(), errs: errs.String(), code: -1}
+	if cmd.ProcessState == nil {
+		r.errs = err.Error()
+		return r
+	}
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	r.killed = status.Signaled() && status.Signal() == syscall.SIGKILL
+	r.code = cmd.ProcessState.ExitCode()
+	return r
+}
+
+// must runs a command that has to succeed.
+func (l *lab) must(ctx context.Context, args ...string) (string, error) {
+	r := l.run(ctx, nil, args...)
+	if r.code != 0 {
+		return r.out, r.err()
+	}
+	return r.out, nil
+}
+
+// read runs a command that has to succeed and reads the JSON it prints.
+func (l *lab) read(ctx context.Context, into any, args ...string) error {
+	out, err := l.must(ctx, append(args, "--json")...)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal([]byte(out), into)
+}
+
+// modified is when a file was last written; never, if it is not there.
+func modified(path string) (t time.Time) {
+	if info, err := os.Stat(path); err == nil {
+		t = info.ModTime()
+	}
+	return t
+}

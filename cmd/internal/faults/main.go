@@ -1,0 +1,133 @@
+// Command faults is the fault matrix: it kills the lab with SIGKILL after each of its durable steps (internal/failpoint),
+// starts it again and checks that nothing was lost, charged twice or left behind; then it does to it what else happens to
+// machines: full disks, torn writes, wrong clocks, old backups, bodies that are away.
+//
+//	go run ./cmd/internal/faults [-run regexp] [-list] [-j 2] [-quick]
+//
+// It builds the programs with the tag failpoint, prints a line for each case and ends with "faults: N passed, 0 failed".
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"regexp"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"yingzhou.dev/lab/sandbox/audit"
+	"yingzhou.dev/lab/sandbox/runner/process"
+)
+
+func main() {
+	process.Init()
+	audit.RedirectTessera(slog.New(slog.DiscardHandler))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	m := matrix{}
+	only := ""
+	flag.StringVar(&only, "run", "", "run the cases that match the regular expression")
+	flag.BoolVar(&m.list, "list", false, "list the cases and run none")
+	flag.IntVar(&m.jobs, "j", 2, "cases at a time")
+	flag.BoolVar(&m.quick, "quick", false, "kill at the first time only that a point is passed")
+	flag.Parse()
+	var err error
+	if m.only, err = regexp.Compile(only); err == nil {
+		err = m.main(ctx)
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		os.Exit(1)
+	}
+}
+
+// matrix is all cases and what became of them.
+type matrix struct {
+	only  *regexp.Regexp
+	list  bool
+	quick bool
+	jobs  int
+
+	bench *bench
+
+	mu             sync.Mutex
+	passed, failed int
+}
+
+// fault is one case: what is done to a lab, and what must hold afterwards. A skip says why it cannot be tried here.
+type fault struct {
+	name string
+	try  func(ctx context.Context) error
+}
+
+// errSkip marks a case that this machine cannot try.
+var errSkip = errors.New("skipped")
+
+func (m *matrix) main(ctx context.Context) (err error) {
+	if m.bench, err = newBench(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.bench.close()) }()
+	var all []fault
+	for _, f := range flows() {
+		faults, err := m.kills(ctx, f)
+		if err != nil {
+			return fmt.Errorf("%s: without a fault: %w", f.name, err)
+		}
+		all = append(all, faults...)
+	}
+	missed := m.missed()
+	all = append(all, m.misfortunes()...)
+	var g errgroup.Group
+	g.SetLimit(m.jobs)
+	for _, f := range all {
+		if !m.only.MatchString(f.name) || ctx.Err() != nil {
+			continue
+		}
+		if m.list {
+			fmt.Println(f.name)
+			continue
+		}
+		g.Go(func() error {
+			m.try(ctx, f)
+			return nil
+		})
+	}
+	g.Wait()
+	if m.list {
+		return ctx.Err()
+	}
+	for _, p := range missed {
+		m.failed++
+		fmt.Printf("FAIL  %s: no flow passes this point\n", p)
+	}
+	fmt.Printf("faults: %d passed, %d failed\n", m.passed, m.failed)
+	if m.failed > 0 || ctx.Err() != nil {
+		return errors.Join(errors.New("not all cases passed"), ctx.Err())
+	}
+	return nil
+}
+
+func (m *matrix) try(ctx context.Context, f fault) {
+	start := time.Now()
+	err := f.try(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch took := time.Since(start).Seconds(); {
+	case err == nil:
+		m.passed++
+		fmt.Printf("ok    %-60s %5.1f s\n", f.name, took)
+	case errors.Is(err, errSkip) && os.Getenv("LAB_REQUIRE_ALL") != "1":
+		fmt.Printf("skip  %s: %v\n", f.name, err)
+	default:
+		m.failed++
+		fmt.Printf("FAIL  %s: %v\n", f.name, err)
+	}
+}

@@ -1,0 +1,67 @@
+package home
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/sandbox"
+	"yingzhou.dev/lab/sandbox/db"
+)
+
+const (
+	databaseFile   = "plane/lab.db"
+	elsewhereFile  = "plane/database" // says that metadata is in a server's database
+	elsewhereText  = "PostgreSQL\n"
+	ownerSetting   = "lab-root-key" // of the lab that a server's database belongs to
+	ownerRemainder = "name it with --database or LAB_DATABASE"
+)
+
+// ErrDatabase means that a lab's metadata is not where it is looked for.
+var ErrDatabase = errors.New("the lab's metadata is elsewhere")
+
+// openRecords opens the lab's metadata: its own file, or the database that the options name. A lab stays with the one it
+// began with; `lab restore` moves it.
+func (h *Home) openRecords(ctx context.Context) (*db.DB, error) {
+	_, away := os.Stat(h.path(elsewhereFile))
+	_, here := os.Stat(h.path(databaseFile))
+	switch {
+	case h.opts.Database == "" && away == nil:
+		return nil, fmt.Errorf("%w: in a PostgreSQL database: %s", ErrDatabase, ownerRemainder)
+	case h.opts.Database == "":
+		return db.Open(ctx, h.path(databaseFile))
+	case here == nil:
+		return nil, fmt.Errorf("%w: in %s, and not in the database that was named", ErrDatabase, h.path(databaseFile))
+	}
+	records, err := db.OpenPostgres(ctx, db.Postgres{DSN: h.opts.Database})
+	if err != nil {
+		return nil, err
+	}
+	err = h.own(ctx, records)
+	if err == nil && away != nil {
+		err = durable.WriteFile(h.path(elsewhereFile), []byte(elsewhereText), 0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, records.Close())
+	}
+	return records, nil
+}
+
+// own makes a database this lab's, and refuses one that is another's.
+func (h *Home) own(ctx context.Context, records *db.DB) error {
+	return records.Atomic(ctx, func(r sandbox.Records) error {
+		owner, err := r.Setting(ctx, ownerSetting)
+		switch {
+		case errors.Is(err, sandbox.ErrNotFound):
+			return r.SetSetting(ctx, ownerSetting, h.Root)
+		case err != nil:
+			return err
+		case !bytes.Equal(owner, h.Root):
+			return fmt.Errorf("%w: the database that was named holds another lab's", ErrDatabase)
+		}
+		return nil
+	})
+}

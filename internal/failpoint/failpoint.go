@@ -1,0 +1,117 @@
+// Package failpoint names the moments after which a crash must lose nothing: one after each durable step of the control
+// plane, the log and its witness, the custodians and sealing.
+//
+// In what is shipped Hit is empty and costs nothing. Built with the tag failpoint, it counts, and kills its own process
+// with SIGKILL where LAB_FAILPOINT says so ("custodian.charge-stored", or "custodian.charge-stored:3" for the third
+// time); LAB_FAILPOINT_TRACE names a file to which every point that is passed is appended. The fault matrix
+// (internal/faults) kills at every one of them.
+package failpoint
+
+import "slices"
+
+// Point is a moment, named PART.WHAT-HAS-JUST-BEEN-DONE.
+type Point string
+
+// Points of the control plane (sandbox/lab), in the order of a job.
+const (
+	JobCreated     Point = "lab.job-created"
+	PlanLogged     Point = "lab.plan-logged"
+	PlanStored     Point = "lab.plan-stored" // and in the queue
+	JobStarted     Point = "lab.job-started"
+	InputsStaged   Point = "lab.inputs-staged"
+	TaskWritten    Point = "lab.task-written"
+	WorkerEnded    Point = "lab.worker-ended"
+	ReceiptLogged  Point = "lab.receipt-logged"
+	ReceiptStored  Point = "lab.receipt-stored"
+	OpeningStored  Point = "lab.opening-stored"
+	GateAnswered   Point = "lab.gate-answered"
+	ReleaseIndexed Point = "lab.release-indexed"
+	ReleaseStored  Point = "lab.release-stored"
+	EndLogged      Point = "lab.end-logged"
+	EndStored      Point = "lab.end-stored"
+	CancelLogged   Point = "lab.cancel-logged"
+	CancelStored   Point = "lab.cancel-stored"
+	EntryNoted     Point = "lab.entry-noted"
+	RosterLogged   Point = "lab.roster-logged"
+	RosterStored   Point = "lab.roster-stored"
+	KeysetLogged   Point = "lab.keyset-logged"
+	KeysetStored   Point = "lab.keyset-stored"
+	ManifestLogged Point = "lab.manifest-logged"
+	ManifestStored Point = "lab.manifest-stored"
+)
+
+// Points of recording a statement.
+const (
+	StatementPending Point = "statement.pending"
+	StatementLogged  Point = "statement.logged"
+	StatementStored  Point = "statement.stored"
+)
+
+// Points of the log (sandbox/audit) and its witness.
+const (
+	LogIntegrated    Point = "log.integrated"
+	LogSigned        Point = "log.signed"
+	WitnessRemembers Point = "witness.remembers"
+	LogWitnessed     Point = "log.witnessed"
+	LogStored        Point = "log.stored"
+)
+
+// Points of a worker's task.
+const (
+	TaskStarted Point = "worker.started"
+	TaskWaited  Point = "worker.waited"
+	TaskRemoved Point = "worker.removed"
+)
+
+// Points of a custodian (enclave/release).
+const (
+	PieceStored    Point = "custodian.piece-stored"
+	LeavesKept     Point = "custodian.leaves-kept"
+	LogFollowed    Point = "custodian.log-followed"
+	BlobCopied     Point = "custodian.blob-copied"
+	BlobChecked    Point = "custodian.blob-checked"
+	ChargeLogged   Point = "custodian.charge-logged"
+	LedgerWritten  Point = "custodian.ledger-written" // not synced
+	ChargeStored   Point = "custodian.charge-stored"
+	SharesLogged   Point = "custodian.shares-logged"
+	SharesStored   Point = "custodian.shares-stored"
+	ReleaseLogged  Point = "custodian.release-logged"
+	EvidenceStored Point = "custodian.evidence-stored"
+	ReleaseKept    Point = "custodian.release-stored"
+	RefusalNoted   Point = "custodian.refusal-noted"
+	RefusalStored  Point = "custodian.refusal-stored"
+	RefusalLogged  Point = "custodian.refusal-logged"
+	ReleaseGathers Point = "custodian.endorsements-gathered"
+)
+
+// Points of an agency and of a lab that is being made.
+const (
+	DatasetKeyStored Point = "agency.key-stored"
+	SchemaStored     Point = "agency.schema-stored"
+	BlobStored       Point = "agency.blob-stored"
+	BlobsStored      Point = "agency.blobs-stored"
+	IdentityStored   Point = "lab.identity-stored"
+	LabNamed         Point = "lab.settings-stored"
+)
+
+// All lists the points.
+func All() []Point {
+	all := []Point{JobCreated, PlanLogged, PlanStored, JobStarted, InputsStaged, TaskWritten, WorkerEnded, ReceiptLogged, ReceiptStored, OpeningStored,
+		GateAnswered, ReleaseIndexed, ReleaseStored, EndLogged, EndStored, CancelLogged, CancelStored, EntryNoted, RosterLogged, RosterStored,
+		KeysetLogged, KeysetStored, ManifestLogged, ManifestStored,
+		StatementPending, StatementLogged, StatementStored,
+		LogIntegrated, LogSigned, WitnessRemembers, LogWitnessed, LogStored,
+		TaskStarted, TaskWaited, TaskRemoved,
+		PieceStored, LeavesKept, LogFollowed, BlobCopied, BlobChecked, ChargeLogged, LedgerWritten, ChargeStored, SharesLogged, SharesStored,
+		ReleaseLogged, EvidenceStored, ReleaseKept, RefusalNoted, RefusalStored, RefusalLogged, ReleaseGathers,
+		DatasetKeyStored, SchemaStored, BlobStored, BlobsStored, IdentityStored, LabNamed}
+	slices.Sort(all)
+	return all
+}
+
+// Names of the variables of the environment that programs built with the tag failpoint read.
+const (
+	Armed = "LAB_FAILPOINT"
+	Trace = "LAB_FAILPOINT_TRACE"
+	Shift = "LAB_FAILPOINT_CLOCK" // by how much their clock is wrong, as in "-2h"
+)
