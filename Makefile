@@ -17,11 +17,13 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## bin/lab, bin/seal, the daemons and bin/worker
+build: ## bin/lab, bin/seal, the daemons, bin/worker, and bin/hostile for `lab node check`
 	@mkdir -p bin
 	@$(SHIPPED) -o bin/ ./cmd/lab ./cmd/seal ./cmd/labd ./cmd/custodian ./cmd/witness
 	@# Approvals name the worker by the digest of its bytes: the same source gives the same file, wherever it is built.
 	@$(SHIPPED) -ldflags '-s -w -buildid=' -o bin/worker ./cmd/worker
+	@# It attacks a node on behalf of `lab node check` and is in no image that is approved.
+	@$(SHIPPED) -o bin/hostile ./sandbox/runner/battery/hostile
 
 .PHONY: demo
 demo: build ## the whole way once; JSON=1 prints a summary as JSON, ROWS=n sets the size of the generated table

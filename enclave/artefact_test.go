@@ -105,7 +105,7 @@ func golden() []struct {
 		{"table", table, "sha256:4bcee6e9c502f6ac889c060d913694da4f477498242035459e9d95112aa79bf8"},
 		{"release", release, "sha256:7b347d6de49f6f4c4705bcb42f1b5af3ccb7ba05a0e0a06303eada7be4309019"},
 		{"entry", entry, "sha256:2254c029912afb6243585fbb5b2e4f8c9416cfcd6bdaa9b086c6d865bb48d6fb"},
-		{"task", enclave.Task{Plan: *p, Manifest: *m}, "sha256:005fbb7b77fdeb11d138997a7f4cafe245fda21562517a06f53d5ae1a6e7f15f"},
+		{"task", enclave.Task{Plan: *p, Manifest: *m, Files: []enclave.TaskFile{{Name: "0000.blob", Digest: digest("file")}}}, "sha256:6e48181fbf1dc4966d038d6cacc9ce66f3ddb6e6bb3a67c7738481b8b2c80a4e"},
 		{"result", enclave.TaskResult{Plan: receipt.Plan, Terms: 6, Output: receipt.Output}, "sha256:53ea953f80d3a48b12ab0b7d38c2a60e2e600484d9ed2ee5f24b3106f400abed"},
 		{"enrolment", enrolment, "sha256:a579f1a69287ee3dd11540d28ab14265783c83b57d95e07c9e8e456ce861b1e9"},
 		{"collection", collection, "sha256:7dcd00b52577e437e9bdc0c935eba43fed8fb37de0b10b71cf37c65a193cb6cf"},

@@ -93,11 +93,11 @@ is and has your keys, and the same commands work from there.`,
 	f.BoolVar(&a.json, "json", false, "print JSON")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens inside to standard error")
 	f.StringVar(&a.worker, "worker", os.Getenv("LAB_WORKER"), "worker program; default: beside this program (LAB_WORKER)")
-	f.StringVar(&a.backend, "isolation", os.Getenv("LAB_ISOLATION"), "docker or process; default: the best there is (LAB_ISOLATION)")
+	f.StringVar(&a.backend, "isolation", os.Getenv("LAB_ISOLATION"), "docker, gvisor or process; default: the best there is (LAB_ISOLATION)")
 	f.StringVar(&a.database, "database", os.Getenv("LAB_DATABASE"), "PostgreSQL database with the lab's metadata; default: a file in its folder (LAB_DATABASE)")
 	f.DurationVar(&a.wait, "lock-wait", 30*time.Second, "how long to wait while another process uses the lab")
 	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.keyCmd(), a.nodeCmd(),
-		a.deployCmd(), a.certCmd(), a.collectCmd(), a.backupCmd(), a.restoreCmd(), a.demoCmd(), exitCodesCmd())
+		a.imageCmd(), a.deployCmd(), a.certCmd(), a.collectCmd(), a.backupCmd(), a.restoreCmd(), a.demoCmd(), exitCodesCmd())
 	cli.Strict(root)
 	return root
 }

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"yingzhou.dev/lab/enclave"
@@ -36,7 +37,7 @@ func main() {
 }
 
 func run(ctx context.Context, dir string) error {
-	data, err := os.ReadFile(filepath.Join(dir, enclave.TaskFile))
+	data, err := os.ReadFile(filepath.Join(dir, enclave.TaskName))
 	if err != nil {
 		return fmt.Errorf("reading task: %w", err)
 	}
@@ -48,6 +49,9 @@ func run(ctx context.Context, dir string) error {
 	if !ok || canon.DigestOf(task.Manifest) != task.Plan.Manifest {
 		return fmt.Errorf("task's manifest is not the one that plan %s names", canon.DigestOf(task.Plan).Short())
 	}
+	if err := checkFiles(dir, task.Files); err != nil {
+		return err
+	}
 	params, err := evaluator.Compile(task.Plan.Params)
 	if err != nil {
 		return err
@@ -57,7 +61,11 @@ func run(ctx context.Context, dir string) error {
 		return err
 	}
 	files := evaluator.NewFiles(func(d enclave.Digest, kind string) string {
-		return filepath.Join(dir, hex.EncodeToString(d[:])+"."+kind)
+		name := hex.EncodeToString(d[:]) + "." + kind
+		if !slices.ContainsFunc(task.Files, func(f enclave.TaskFile) bool { return f.Name == name }) {
+			return "" // not checked, so not read
+		}
+		return filepath.Join(dir, name)
 	})
 	defer files.Close()
 	last := -1

@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,7 +35,7 @@ func BenchmarkWorker1Mx18(b *testing.B) {
 	}
 	dir := b.TempDir()
 	task, mapped := stage(b, dir, 1<<20, 18)
-	if err := os.WriteFile(filepath.Join(dir, enclave.TaskFile), canon.MustMarshal(task), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, enclave.TaskName), canon.MustMarshal(task), 0o600); err != nil {
 		b.Fatal(err)
 	}
 	var anon, file int64
@@ -98,7 +100,7 @@ func stage(b *testing.B, dir string, rows, groups int) (enclave.Task, int64) {
 	m := enclave.Manifest{Dataset: "data", Columns: []enclave.Column{{Name: "g", Type: enclave.TypeCategory}, {Name: "x", Type: enclave.TypeNumber, Max: 1 << 13}},
 		RowsBound: int64(rows), Layouts: []enclave.Layout{{Name: "rows", Kind: enclave.Rows, Axes: [][]string{{"g"}}}}}
 	l := &m.Layouts[0]
-	total := int64(0)
+	total, files := int64(0), []enclave.TaskFile{}
 	vector := func(name string) {
 		v := enclave.Vector{Name: name, Blob: canon.Sum([]byte(name)), Chunks: int64(rows / p.N())}
 		f, err := os.Create(filepath.Join(dir, hex.EncodeToString(v.Blob[:])+"."+evaluator.KindPanel))
@@ -109,9 +111,12 @@ func stage(b *testing.B, dir string, rows, groups int) (enclave.Task, int64) {
 		if err := uniformPanel(f, p, v); err != nil {
 			b.Fatal(err)
 		}
-		if err := f.Close(); err != nil {
+		hash := sha256.New()
+		_, err = io.Copy(hash, io.NewSectionReader(f, 0, v.Bytes))
+		if err := errors.Join(err, f.Close()); err != nil {
 			b.Fatal(err)
 		}
+		files = append(files, enclave.TaskFile{Name: filepath.Base(f.Name()), Digest: enclave.Digest(hash.Sum(nil))})
 		total += v.Bytes
 		l.Vectors = append(l.Vectors, v)
 	}
@@ -123,7 +128,7 @@ func stage(b *testing.B, dir string, rows, groups int) (enclave.Task, int64) {
 	plan := enclave.Plan{Dataset: "data", Manifest: canon.DigestOf(m), Params: enclave.DefaultParams, Layout: "rows", Axis: []string{"g"},
 		Keep: []enclave.Run{{Count: int64(groups)}}, Groups: []string{"g"}, Measures: []enclave.Measure{{Moment: "s:x", Delta: 1 << 12, EpsilonMicro: 1, Stage: 2}},
 		Outputs: []enclave.Output{{Name: "s", Func: "SUM", Args: []string{"x"}}}}
-	return enclave.Task{Plan: plan, Manifest: m}, total
+	return enclave.Task{Plan: plan, Manifest: m, Files: files}, total
 }
 
 // uniformPanel writes blocks of residues; a panel goes prime by prime, so each block is below the prime of its place.

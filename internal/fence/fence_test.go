@@ -76,6 +76,8 @@ var may = []struct{ pkg, imports, why string }{
 		"it authenticates and translates; decisions are made by what it calls"},
 	{"./sandbox/client", "./enclave ./enclave/api/v1 ./enclave/refusal ./enclave/store ./internal/canon ./internal/rpc ./operators ./operators/registry ./sandbox ./sandbox/api/v1 ./sandbox/audit ./sandbox/lab ./sandbox/plan",
 		"it verifies and signs nothing that needs a key of the lab's; what opens results is its caller's"},
+	{"./sandbox/node", "./enclave ./sandbox ./sandbox/lab ./sandbox/runner/... ./internal/canon ./internal/durable",
+		"it runs workers on one machine for whoever drives the jobs, and knows no job's content"},
 
 	{"./cmd/worker", "./enclave ./enclave/he/evaluator ./enclave/store ./internal/canon", "what runs in a job's container is only what it needs"},
 	{"./cmd/lab", anything, "wiring"},

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"sync"
 	"time"
 
 	"yingzhou.dev/lab/enclave"
@@ -45,7 +46,7 @@ type Outcome struct {
 	Proof   enclave.LogProof
 }
 
-// Inputs prepares a worker's input folder: checked, expanded, named as enclave.TaskFile says.
+// Inputs prepares a worker's input folder: checked, expanded, named as enclave.TaskName says.
 type Inputs interface {
 	Stage(ctx context.Context, ks *enclave.Keyset, keyset enclave.Digest, layout *enclave.Layout, vectors []int, dir string) error
 }
@@ -54,14 +55,27 @@ type Inputs interface {
 type Worker interface {
 	// Identify names the program that Run will run: what a scenario approves.
 	Identify(ctx context.Context) (enclave.Digest, error)
-	// Run returns the program's output. program must be the digest that was approved.
-	Run(ctx context.Context, job sandbox.JobID, dir string, program enclave.Digest, progress func(percent int64)) (WorkerResult, error)
+	// Run returns the program's output. A task that an earlier process started and that still runs is taken up.
+	Run(ctx context.Context, t WorkerTask, progress func(percent int64)) (WorkerResult, error)
+}
+
+// ErrInterrupted means that a worker was stopped by something that has nothing to do with its job, such as a restart of the
+// machine's container engine. The job is where it was, and Run takes it up again.
+var ErrInterrupted = errors.New("the worker was interrupted")
+
+// WorkerTask is one run.
+type WorkerTask struct {
+	Job     sandbox.JobID
+	Dir     string         // input folder
+	Program enclave.Digest // that was approved; no other is run
+	Need    Need
 }
 
 // WorkerResult is what a worker left behind.
 type WorkerResult struct {
 	Output    []byte
 	Isolation string
+	Adopted   bool // an earlier process started the worker
 	Started   time.Time
 	Ended     time.Time
 }
@@ -72,25 +86,35 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Watch, Clock and Logger are required.
+// Config is what the control plane works with. All fields but Admission, Watch, Clock and Logger are required.
 type Config struct {
-	Store   sandbox.Store
-	Log     Log
-	Gate    Gate
-	Inputs  Inputs
-	Worker  Worker
-	Lab     Signer            // RoleLab: grants
-	Node    Signer            // RoleNode: receipts
-	RootKey ed25519.PublicKey // the lab's root key
-	TempDir string            // for workers' input folders, on the blob store's file system
-	Has     func(blob enclave.Digest) bool
-	Watch   func(sandbox.Job, error) // hears of every change of a job that Dispatch drives, and why it did not end in a release
-	Clock   func() time.Time
-	Logger  *slog.Logger
+	Store     sandbox.Store
+	Log       Log
+	Gate      Gate
+	Inputs    Inputs
+	Worker    Worker
+	Admission Admission         // nil = every worker starts at once
+	Lab       Signer            // RoleLab: grants
+	Node      Signer            // RoleNode: receipts
+	RootKey   ed25519.PublicKey // the lab's root key
+	TempDir   string            // for workers' input folders, on the blob store's file system
+	Has       func(blob enclave.Digest) bool
+	Watch     func(sandbox.Job, error) // hears of every change of a job that Dispatch drives, and why it did not end in a release
+	Clock     func() time.Time
+	Logger    *slog.Logger
 }
 
 // Lab is the control plane over one store and log.
-type Lab struct{ cfg Config }
+type Lab struct {
+	cfg  Config
+	seen *seenFiles
+}
+
+// seenFiles remembers the digests of inputs, which many jobs share.
+type seenFiles struct {
+	mu      sync.Mutex
+	digests map[seenFile]enclave.Digest
+}
 
 // New checks the configuration and brings the store's index of the log up to date.
 func New(ctx context.Context, cfg Config) (*Lab, error) {
@@ -108,7 +132,7 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	l := &Lab{cfg: cfg}
+	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}}
 	return l, l.index(ctx)
 }
 

@@ -157,16 +157,18 @@ type fakeWorker struct {
 	answer func(*enclave.TaskResult)
 	err    error
 	runs   int
+	last   lab.WorkerTask
 }
 
 func (f *fakeWorker) Identify(context.Context) (enclave.Digest, error) { return f.digest, nil }
 
-func (f *fakeWorker) Run(_ context.Context, _ sandbox.JobID, dir string, _ enclave.Digest, progress func(int64)) (lab.WorkerResult, error) {
+func (f *fakeWorker) Run(_ context.Context, t lab.WorkerTask, progress func(int64)) (lab.WorkerResult, error) {
 	f.runs++
+	f.last = t
 	if f.err != nil {
 		return lab.WorkerResult{}, f.err
 	}
-	data, err := os.ReadFile(filepath.Join(dir, enclave.TaskFile))
+	data, err := os.ReadFile(filepath.Join(t.Dir, enclave.TaskName))
 	if err != nil {
 		return lab.WorkerResult{}, err
 	}
@@ -324,7 +326,7 @@ func TestJobIsTakenUpFromEveryState(t *testing.T) {
 				})
 			}()
 			w.restart()
-			w.check(w.lab.Sweep())
+			w.check(w.lab.Sweep(t.Context()))
 			unfinished, err := w.lab.Unfinished(t.Context())
 			if err != nil || len(unfinished) != 1 || unfinished[0].ID != job.ID {
 				t.Fatalf("unfinished jobs: %v, %v", unfinished, err)

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
-	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
@@ -92,6 +90,15 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 		return l.end(ctx, job, sandbox.Refuse, enclave.EntryRefusal, operators.Deny(operators.Reason{Rule: operators.ErrNotApproved, Subject: program.String(),
 			Text: fmt.Sprintf("the worker here is %s, the scenario approved %v", program, d.grant.Workers), Hint: "apply for a scenario with this worker, or install the approved one"}))
 	}
+	release, err := l.admit(ctx, job, d, watch)
+	var large *TooLargeError
+	switch {
+	case errors.As(err, &large):
+		return l.end(ctx, job, sandbox.Refuse, enclave.EntryRefusal, err)
+	case err != nil:
+		return job, err
+	}
+	defer release()
 	job, _, err = l.cfg.Store.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Planned, Event: sandbox.Start, At: l.cfg.Clock()})
 	if err != nil {
 		return job, err
@@ -100,7 +107,7 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 	watch(job)
 	receipt, isolation, err := l.compute(ctx, job, d, program, watch)
 	if err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, ErrInterrupted) {
 			return job, err // stopped from outside: Run restarts it
 		}
 		return l.end(ctx, job, sandbox.Fail, enclave.EntryFailure, err)
@@ -129,41 +136,51 @@ func (l *Lab) compute(ctx context.Context, job sandbox.Job, d *dossier, program 
 	}
 	layout, _ := d.manifest.Layout(d.plan.Layout)
 	inputs, vectors := layout.Inputs(terms)
-	dir, err := os.MkdirTemp(l.cfg.TempDir, "job-")
+	need, err := l.need(job, d)
+	if err != nil {
+		return enclave.Signed{}, "", err
+	}
+	dir, err := l.stage(ctx, &job, d, layout, vectors, watch)
 	if err != nil {
 		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
 	}
-	defer os.RemoveAll(dir)
-	l.report(ctx, &job, "staging inputs", 0, watch)
-	if err := l.cfg.Inputs.Stage(ctx, d.keyset, d.plan.Keyset, layout, vectors, dir); err != nil {
-		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
-	}
-	failpoint.Hit(failpoint.InputsStaged)
-	task := canon.MustMarshal(enclave.Task{Plan: *d.plan, Manifest: *d.manifest})
-	if err := os.WriteFile(filepath.Join(dir, enclave.TaskFile), task, 0o444); err != nil {
-		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return enclave.Signed{}, "", fmt.Errorf("staging inputs: %w", err)
-	}
-	failpoint.Hit(failpoint.TaskWritten)
-	res, err := l.cfg.Worker.Run(ctx, job.ID, dir, program, func(percent int64) {
+	defer func() {
+		if ctx.Err() == nil { // else the worker may be running on, for the next process to take up
+			_ = os.RemoveAll(dir)
+		}
+	}()
+	res, out, err := l.run(ctx, WorkerTask{Job: job.ID, Dir: dir, Program: program, Need: need}, func(percent int64) {
 		l.report(ctx, &job, "computing on ciphertexts", percent, watch)
 	})
 	if err != nil {
 		return enclave.Signed{}, "", err
 	}
 	failpoint.Hit(failpoint.WorkerEnded)
-	var out enclave.TaskResult
-	if err := canon.Unmarshal(res.Output, &out); err != nil {
-		return enclave.Signed{}, "", fmt.Errorf("worker's answer: %w", err)
-	}
 	if out.Plan != job.Plan || out.Terms != int64(len(terms)) {
 		return enclave.Signed{}, "", fmt.Errorf("worker answered for plan %s with %d terms, asked was %s with %d", out.Plan.Short(), out.Terms, job.Plan.Short(), len(terms))
 	}
 	signed, err := signAs(l.cfg.Node, enclave.KindReceipt, enclave.Receipt{Job: string(job.ID), Plan: job.Plan, Inputs: inputs, Worker: program,
 		Isolation: res.Isolation, Terms: out.Terms, Output: out.Output, Started: canon.At(res.Started), Ended: canon.At(res.Ended), By: l.cfg.Node.Name()})
 	return signed, res.Isolation, err
+}
+
+// run has a worker answer. Of one that an earlier process started, the beginning of the answer may be lost: then another
+// answers.
+func (l *Lab) run(ctx context.Context, t WorkerTask, progress func(int64)) (WorkerResult, enclave.TaskResult, error) {
+	for {
+		var out enclave.TaskResult
+		res, err := l.cfg.Worker.Run(ctx, t, progress)
+		if err != nil {
+			return res, out, err
+		}
+		err = canon.Unmarshal(res.Output, &out)
+		if err == nil || !res.Adopted {
+			if err != nil {
+				err = fmt.Errorf("worker's answer: %w", err)
+			}
+			return res, out, err
+		}
+	}
 }
 
 // report notes progress; it is for people, so its failure stops nothing.
@@ -211,18 +228,4 @@ func (l *Lab) open(ctx context.Context, job sandbox.Job, watch func(sandbox.Job)
 // SealedTable returns a released job's table as only the operator can open it.
 func (l *Lab) SealedTable(ctx context.Context, id sandbox.JobID) (sandbox.SealedRelease, error) {
 	return l.cfg.Store.Release(ctx, id)
-}
-
-// Sweep removes what a crash left in the temporary folder.
-func (l *Lab) Sweep() error {
-	old, err := filepath.Glob(filepath.Join(l.cfg.TempDir, "job-*"))
-	if err != nil {
-		return err
-	}
-	for _, dir := range old {
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("sweeping: %w", err)
-		}
-	}
-	return durable.Sweep(l.cfg.TempDir)
 }

@@ -39,6 +39,9 @@ var (
 	ErrExists = errors.New("task exists")
 	// ErrNotFound means that there is no such task or image.
 	ErrNotFound = errors.New("no such task or image")
+	// ErrLeave is given as the cause of a context's end by a process that stops and wants its tasks to go on, to be taken
+	// over by the next one.
+	ErrLeave = errors.New("the task goes on without this process")
 	// ErrOutputLost means that a task wrote while nobody read its output: remove it and run it again.
 	ErrOutputLost = errors.New("output was lost: remove the task and run it again")
 )
@@ -77,6 +80,15 @@ type Runner interface {
 	Remove(ctx context.Context, h Handle) error
 	// List returns the tasks that have all of these labels, running or ended, in order of their handles.
 	List(ctx context.Context, labels map[string]string) ([]Handle, error)
+}
+
+// Adopter is implemented by back ends whose tasks outlive the process that started them.
+type Adopter interface {
+	// Adopt takes a running task over that an earlier process started with exactly this description, and returns a
+	// handle as Start does. Its deadline counts from its own start. What it wrote while nobody was there is lost, so the
+	// Result says Adopted. A task that has ended, or that was started with another description, is ErrOutputLost; one
+	// that is not there is ErrNotFound.
+	Adopt(ctx context.Context, t Task) (Handle, error)
 }
 
 // Meter is implemented by back ends that can say what a running task has used.

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"yingzhou.dev/lab/internal/canon"
 )
 
 // Limits bound a task. A zero field takes the value of DefaultLimits.
@@ -55,6 +57,7 @@ const (
 	OOM       = "oom"       // the task needed more than Limits.MemoryMiB
 	Deadline  = "deadline"  // Limits.Deadline passed
 	Output    = "output"    // more than Limits.OutputBytes, or than MaxStderr, was written
+	Outside   = "outside"   // by whoever keeps the machine or the engine; nothing is wrong with the task
 	Cancelled = "cancelled" // by Kill, Remove or the end of Run's context
 )
 
@@ -67,6 +70,7 @@ type Result struct {
 	Started   time.Time //
 	Ended     time.Time //
 	Isolation Isolation // what was in force for this run
+	Adopted   bool      // an earlier process started it, so the beginning of the output may be missing
 }
 
 // Err is nil if the worker ended by itself with exit code 0, or says why it did not, with its last words.
@@ -110,6 +114,19 @@ func (i Isolation) String() string {
 
 // Has reports whether a protection was applied.
 func (i Isolation) Has(protection string) bool { return slices.Contains(i.Protections, protection) }
+
+// With is the isolation with one protection more.
+func (i Isolation) With(protection string) Isolation {
+	i.Protections = append(slices.Clone(i.Protections), protection)
+	slices.Sort(i.Protections)
+	return i
+}
+
+// Without is the isolation with one protection less.
+func (i Isolation) Without(protection string) Isolation {
+	i.Protections = slices.DeleteFunc(slices.Clone(i.Protections), func(p string) bool { return p == protection })
+	return i
+}
 
 var (
 	validID    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
@@ -223,6 +240,16 @@ func (l Limits) Env() []string {
 		"GOMAXPROCS=" + strconv.Itoa(int(math.Ceil(l.CPUs))),
 		"GOMEMLIMIT=" + strconv.FormatInt(l.MemoryMiB<<20/8*7, 10),
 	}
+}
+
+// Fingerprint is a digest of everything that makes a task what it is, but for its ID: two tasks that agree in it do the
+// same to the same files.
+func (t Task) Fingerprint() string {
+	text := fmt.Sprintf("%q %q %q %v", t.Image, t.Args, t.InputDir, t.Limits)
+	for _, k := range slices.Sorted(maps.Keys(t.Labels)) {
+		text += fmt.Sprintf(" %q=%q", k, t.Labels[k])
+	}
+	return canon.Sum([]byte(text)).String()
 }
 
 // Matches reports whether labels has all of want.

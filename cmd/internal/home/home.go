@@ -37,6 +37,7 @@ import (
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/operators/registry"
+	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/db"
 	"yingzhou.dev/lab/sandbox/lab"
@@ -67,7 +68,7 @@ const (
 // Options adjust how a lab is opened. The zero value is fine.
 type Options struct {
 	Worker  string // path of the worker program; "" = beside this program
-	Backend string // "docker", "process" or "" = the best that is there
+	Backend string // "docker", "gvisor", "process" or "" = the best that is there
 	// Database is where metadata is kept if not in the lab's folder: a connection string or URL of PostgreSQL.
 	Database string
 	Clock    func() time.Time
@@ -93,7 +94,7 @@ type Home struct {
 	lock     *os.File
 	closers  []io.Closer
 	stop     []func(context.Context) error
-	worker   *node.Worker
+	node     *node.Machine
 	records  *db.DB
 	dataKeys *datakey.Keys    // of Blobs; nil if they lie as they are
 	parties  map[string]party // custodians' keys, by name
@@ -162,20 +163,22 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.worker, err = node.New(node.Config{Program: h.opts.Worker, Backend: h.opts.Backend, Production: h.Production, Dir: h.Dir}); err != nil {
+	h.node, err = node.New(node.Config{Program: h.opts.Worker, Backend: h.opts.Backend, Production: h.Production, Dir: h.Dir, StateFile: h.path("plane", "node-check.json"),
+		Unfinished: func(ctx context.Context) ([]sandbox.Job, error) { return h.Lab.Unfinished(ctx) }})
+	if err != nil {
 		return err
 	}
-	h.closers = append(h.closers, h.worker)
+	h.closers = append(h.closers, h.node)
 	copies, err := h.nodeCopies()
 	if err != nil {
 		return err
 	}
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.worker, Lab: labID, Node: nodeID,
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.node, Admission: h.node.Queue, Lab: labID, Node: nodeID,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
 	}
-	if err := h.Lab.Sweep(); err != nil {
+	if err := h.Lab.Sweep(ctx); err != nil {
 		return err
 	}
 	if err := h.firstRoster(ctx); err != nil {
@@ -263,14 +266,17 @@ func (h *Home) LogKeys(ctx context.Context) (enclave.LogKeys, error) {
 	return release.LogKeys(roster)
 }
 
+// Node is the machine that runs the lab's workers.
+func (h *Home) Node() *node.Machine { return h.node }
+
 // Isolation says what stands between a worker and the machine, and why nothing better does.
 func (h *Home) Isolation(ctx context.Context) (isolation, why string, err error) {
-	return h.worker.Isolation(ctx)
+	return h.node.Isolation(ctx)
 }
 
 // WorkerDigests names this lab's worker as each back end knows it.
 func (h *Home) WorkerDigests(ctx context.Context) ([]enclave.Digest, error) {
-	return h.worker.WorkerDigests(ctx)
+	return h.node.WorkerDigests(ctx)
 }
 
 // LogDir is the folder of the log, for audit.Fsck.

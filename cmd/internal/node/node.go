@@ -1,189 +1,103 @@
-// Package node runs jobs: the approved worker program in the best isolation there is, for the embedded lab and for labd.
-// It holds no keys.
+// Package node sets up this machine as the node of a lab, for the embedded lab and for labd: the approved worker program,
+// the best isolation there is, and a queue for what the machine can carry. It holds no keys.
 package node
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/sandbox"
-	"yingzhou.dev/lab/sandbox/lab"
-	"yingzhou.dev/lab/sandbox/runner"
-	"yingzhou.dev/lab/sandbox/runner/docker"
+	"yingzhou.dev/lab/sandbox/node"
 	"yingzhou.dev/lab/sandbox/runner/image"
-	"yingzhou.dev/lab/sandbox/runner/process"
 )
 
-// Worker runs the approved program. Which isolation is the best there is, is found out at first use: most commands run no
-// worker.
-type Worker struct {
-	path       string
-	backend    string
-	production bool
-	instance   string // tells this lab's containers from another's
-	lab        string // absolute folder of the lab, by which its tasks are told from other labs'
+// WorkerPath is the worker program: the one that was named, or the one beside this program.
+func WorkerPath(named string) (string, error) { return beside(named, "worker") }
 
-	mu        sync.Mutex
-	runner    runner.Runner
-	why       string
-	isolation runner.Isolation
-	program   enclave.Digest
+// HostilePath is the attacker's program for the node's check, found in the same way.
+func HostilePath(named string) (string, error) { return beside(named, "hostile") }
+
+func beside(named, name string) (string, error) {
+	if named != "" {
+		return named, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("finding the program %q: %w", name, err)
+	}
+	return filepath.Join(filepath.Dir(self), name), nil
 }
 
-// Config says what to run and how. The zero value is fine.
+// Config says what to run and how.
 type Config struct {
 	Program    string // path of the worker program; "" = beside this program
-	Backend    string // "docker", "process" or "" = the best that is there
-	Production bool   // refuse isolation that is for development only
+	Backend    string // "docker", "gvisor", "process" or "" = the best that is there
+	Production bool   // refuse isolation that is for development only, and a machine that has not passed its check
 	Dir        string // folder of the lab or service: tells its tasks from another's
+	StateFile  string // where the check notes its result
+	// Unfinished lists the jobs whose workers may be taken up after a restart.
+	Unfinished func(context.Context) ([]sandbox.Job, error)
 }
 
-// New makes a worker. Nothing is started.
-func New(cfg Config) (*Worker, error) {
+// Machine is this machine as a node.
+type Machine struct {
+	*node.Node
+	Queue *node.Queue
+
+	program    string
+	production bool
+}
+
+// New sets a machine up. Nothing is started.
+func New(cfg Config) (*Machine, error) {
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("finding the lab's folder: %w", err)
 	}
-	w := &Worker{path: cfg.Program, backend: cfg.Backend, production: cfg.Production, lab: dir, instance: "lab-" + canon.Sum([]byte(dir)).Short()}
-	if w.path == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, fmt.Errorf("finding the worker program: %w", err)
-		}
-		w.path = filepath.Join(filepath.Dir(self), "worker")
+	m := &Machine{production: cfg.Production}
+	if m.program, err = WorkerPath(cfg.Program); err != nil {
+		return nil, err
 	}
-	return w, nil
-}
-
-// choose opens the back end once and takes the program over.
-func (w *Worker) choose(ctx context.Context) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.runner != nil {
-		return nil
-	}
-	if _, err := os.Stat(w.path); err != nil {
-		return fmt.Errorf("worker program: %w (build it beside this program, or name it with --worker)", err)
-	}
-	r, why, err := runner.Choose(ctx, w.production, w.backend,
-		runner.Candidate{Name: "docker", Open: func(ctx context.Context) (runner.Runner, error) {
-			return docker.Open(ctx, docker.Config{Instance: w.instance})
-		}},
-		runner.Candidate{Name: "process", Open: func(ctx context.Context) (runner.Runner, error) { return process.Open(ctx, process.Config{}) }})
+	m.Node, err = node.New(node.Config{Program: m.program, Backend: cfg.Backend, Production: cfg.Production, Lab: dir, StateFile: cfg.StateFile, Unfinished: cfg.Unfinished})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if w.isolation, err = r.Probe(ctx); err != nil {
-		return err
-	}
-	if _, w.program, err = r.Prepare(ctx, w.path, enclave.Digest{}); err != nil {
-		return err
-	}
-	if err := removeAll(ctx, r, map[string]string{labelLab: w.lab}); err != nil {
-		return err
-	}
-	w.runner, w.why = r, why
-	return nil
+	m.Queue, err = node.NewQueue(float64(runtime.NumCPU()), jobMemory())
+	return m, err
 }
 
-// Labels of a task.
-const (
-	labelLab = "yingzhou.lab"
-	labelJob = "yingzhou.job"
-)
-
-// removeAll removes what a killed process left running: a container outlives whoever started it. The lab's lock says that
-// nobody else runs its tasks now.
-func removeAll(ctx context.Context, r runner.Runner, labels map[string]string) error {
-	left, err := r.List(ctx, labels)
+// jobMemory is what jobs may have of this machine's memory, in MiB: three quarters; the rest is for the lab and the page
+// cache that mapped inputs live in.
+func jobMemory() int64 {
+	const least = 1024
+	f, err := os.Open("/proc/meminfo")
 	if err != nil {
-		return fmt.Errorf("removing workers that were left running: %w", err)
+		return least
 	}
-	for _, h := range left {
-		if err := r.Remove(ctx, h); err != nil {
-			return fmt.Errorf("removing workers that were left running: %w", err)
-		}
-	}
-	return nil
-}
-
-// Close ends use of the back end, if one was opened.
-func (w *Worker) Close() error {
-	if c, ok := w.runner.(interface{ Close() error }); ok {
-		return c.Close()
-	}
-	return nil
-}
-
-// Identify implements lab.Worker.
-func (w *Worker) Identify(ctx context.Context) (enclave.Digest, error) {
-	err := w.choose(ctx)
-	return w.program, err
-}
-
-// Run implements lab.Worker.
-func (w *Worker) Run(ctx context.Context, job sandbox.JobID, dir string, program enclave.Digest, progress func(percent int64)) (lab.WorkerResult, error) {
-	if err := w.choose(ctx); err != nil {
-		return lab.WorkerResult{}, err
-	}
-	img, _, err := w.runner.Prepare(ctx, w.path, program)
-	if err != nil {
-		return lab.WorkerResult{}, err
-	}
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return lab.WorkerResult{}, err
-	}
-	res, err := runner.Run(ctx, w.runner, runner.Task{ID: string(job), Image: img, InputDir: abs, Labels: map[string]string{labelLab: w.lab, labelJob: string(job)},
-		Progress: func(line string) {
-			if f, ok := strings.CutPrefix(line, "progress "); ok {
-				if v, err := strconv.ParseFloat(f, 64); err == nil && v >= 0 && v <= 1 {
-					progress(int64(v * 100))
-				}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var kib int64
+		if rest, ok := strings.CutPrefix(lines.Text(), "MemTotal:"); ok {
+			if _, err := fmt.Sscan(rest, &kib); err == nil {
+				return max(least, kib>>10*3/4)
 			}
-		}})
-	if err != nil {
-		return lab.WorkerResult{}, err
+		}
 	}
-	switch {
-	case res.Killed != "":
-		return lab.WorkerResult{}, fmt.Errorf("worker was killed: %s%s", res.Killed, said(res.Stderr))
-	case res.Exit != 0:
-		return lab.WorkerResult{}, fmt.Errorf("worker ended with code %d%s", res.Exit, said(res.Stderr))
-	}
-	return lab.WorkerResult{Output: res.Stdout, Isolation: res.Isolation.String(), Started: res.Started, Ended: res.Ended}, nil
-}
-
-// said quotes the last line that a worker wrote. Workers see ciphertexts only, so it cannot hold a value.
-func said(stderr []byte) string {
-	lines := strings.Split(strings.TrimSpace(string(stderr)), "\n")
-	last := lines[len(lines)-1]
-	if last == "" || strings.HasPrefix(last, "progress ") {
-		return ""
-	}
-	return ": " + last
-}
-
-// Isolation says what stands between a worker and the machine, and why nothing better does.
-func (w *Worker) Isolation(ctx context.Context) (isolation, why string, err error) {
-	if err := w.choose(ctx); err != nil {
-		return "", "", err
-	}
-	return w.isolation.String(), w.why, nil
+	return least
 }
 
 // WorkerDigests names this lab's worker as each back end knows it, for a scenario to approve: the image's configuration
 // and, except in production, the bare program. An approval then holds whether or not Docker answers today.
-func (w *Worker) WorkerDigests(context.Context) ([]enclave.Digest, error) {
-	data, err := os.ReadFile(w.path)
+func (m *Machine) WorkerDigests(context.Context) ([]enclave.Digest, error) {
+	data, err := os.ReadFile(m.program)
 	if err != nil {
 		return nil, fmt.Errorf("worker program: %w (build it beside this program, or name it with --worker)", err)
 	}
@@ -192,7 +106,7 @@ func (w *Worker) WorkerDigests(context.Context) ([]enclave.Digest, error) {
 		return nil, fmt.Errorf("worker program: %w", err)
 	}
 	out := []enclave.Digest{img.Digest}
-	if !w.production {
+	if !m.production {
 		out = append(out, canon.Sum(data))
 	}
 	slices.SortFunc(out, func(a, b enclave.Digest) int { return slices.Compare(a[:], b[:]) })

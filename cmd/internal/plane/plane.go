@@ -52,7 +52,7 @@ type plane struct {
 	copies   *store.Store // what the node maps: blobs, or copies where those are encrypted at rest
 	records  *db.DB
 	log      *audit.Log
-	worker   *node.Worker
+	worker   *node.Machine
 	lab      *lab.Lab
 	watchers *server.Watchers
 	server   *server.Server
@@ -283,7 +283,8 @@ func (p *plane) openLab(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.worker, err = node.New(node.Config{Program: p.cfg.Worker.Program, Backend: p.cfg.Worker.Isolation, Production: p.cfg.Production, Dir: p.cfg.State}); err != nil {
+	if p.worker, err = node.New(node.Config{Program: p.cfg.Worker.Program, Backend: p.cfg.Worker.Isolation, Production: p.cfg.Production, Dir: p.cfg.State,
+		StateFile: filepath.Join(p.cfg.State, "node-check.json"), Unfinished: func(ctx context.Context) ([]sandbox.Job, error) { return p.lab.Unfinished(ctx) }}); err != nil {
 		return err
 	}
 	p.atEnd(p.worker.Close)
@@ -293,12 +294,12 @@ func (p *plane) openLab(ctx context.Context) error {
 	if err := durable.MkdirAll(tmp, 0o700); err != nil {
 		return err
 	}
-	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Inputs: copies, Worker: p.worker, Lab: labKey, Node: nodeKey,
+	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Inputs: copies, Worker: p.worker, Admission: p.worker.Queue, Lab: labKey, Node: nodeKey,
 		RootKey: p.cfg.root, TempDir: tmp, Has: p.blobs.Has, Watch: p.watchers.Note, Clock: p.env.Clock, Logger: p.env.Logger})
 	if err != nil {
 		return err
 	}
-	if err := p.lab.Sweep(); err != nil {
+	if err := p.lab.Sweep(ctx); err != nil {
 		return err
 	}
 	if _, _, err := p.lab.Roster(ctx); errors.Is(err, sandbox.ErrNotFound) {

@@ -42,6 +42,21 @@ type Result struct {
 	Escaped bool
 }
 
+// String says what came of it, for a table.
+func (r Result) String() string {
+	switch {
+	case r.Escaped:
+		return "GOT OUT"
+	case !r.Outcome.Worked:
+		return "contained: " + r.Outcome.How
+	case r.Probe.Known != "":
+		return "not hidden: " + r.Probe.Known
+	case r.Probe.GVisor != "":
+		return "inside gVisor: " + r.Probe.GVisor
+	}
+	return "answered by gVisor's kernel"
+}
+
 // Report is one run of the battery.
 type Report struct {
 	Isolation runner.Isolation
@@ -85,7 +100,7 @@ type Config struct {
 func (c Config) limits() runner.Limits {
 	l := runner.Limits{CPUs: 2, MemoryMiB: 64, Pids: 32, TmpMiB: 4, OutputBytes: 256 << 10, Deadline: 30 * time.Second}
 	if c.Unbounded {
-		l.Deadline, l.OutputBytes = time.Hour, 1<<30
+		l.Deadline, l.OutputBytes = time.Minute, 1<<30
 	}
 	return l
 }

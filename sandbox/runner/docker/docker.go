@@ -5,9 +5,9 @@
 // What the container may not do is in hardening.go, line by line. The engine has to be on this machine. With runc the
 // worker shares the host's kernel; with gVisor's runsc, where it is installed, it talks to one of its own.
 //
-// Output goes through an attached stream and nowhere else, so a container that outlives the lab cannot be taken up
-// again: List finds it, Wait says runner.ErrOutputLost, and Remove ends it. One that nobody removes ends by its limit on
-// processor time.
+// Output goes through an attached stream and nowhere else. A container that outlives the lab can be taken up while it runs
+// (Adopt), and loses what it wrote meanwhile; one that ended has lost its answer: List finds it, Wait says
+// runner.ErrOutputLost, and Remove ends it. One that nobody takes up ends by its limit on processor time.
 package docker
 
 import (

@@ -88,6 +88,67 @@ func (i *Image) WriteTo(w io.Writer, ref string) error {
 	return nil
 }
 
+// Read takes an archive apart that WriteTo or an engine wrote, and builds its image again from the program in it: what
+// Digest then says is what this archive would be approved as. An archive that is not exactly such an image, with another
+// file, another setting or an altered layer, is ErrInvalid.
+func Read(path string) (*Image, error) {
+	archive, err := tarball.ImageFromPath(path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("reading image %q: %w", path, err)
+	}
+	fault := func(format string, args ...any) (*Image, error) {
+		return nil, fmt.Errorf("reading image %q: %w: %s", path, runner.ErrInvalid, fmt.Sprintf(format, args...))
+	}
+	layers, err := archive.Layers()
+	if err != nil || len(layers) != 1 {
+		return fault("it has %d layers, a worker's image has one (%v)", len(layers), err)
+	}
+	content, err := layers[0].Uncompressed()
+	if err != nil {
+		return fault("%v", err)
+	}
+	defer content.Close()
+	layer, err := io.ReadAll(io.LimitReader(content, runner.MaxProgram+1<<16))
+	if err != nil {
+		return fault("%v", err)
+	}
+	worker, err := program(layer)
+	if err != nil {
+		return fault("%v", err)
+	}
+	img, err := New(worker)
+	if err != nil {
+		return nil, fmt.Errorf("reading image %q: %w", path, err)
+	}
+	again, err := rootfs(worker)
+	if err != nil {
+		return nil, fmt.Errorf("reading image %q: %w", path, err)
+	}
+	name, err := archive.ConfigName()
+	switch {
+	case err != nil:
+		return fault("%v", err)
+	case !bytes.Equal(layer, again):
+		return fault("its layer holds more than the worker, or holds it otherwise")
+	case name.String() != img.Digest.String():
+		return fault("its config is %s, the config of its worker's image is %s", name, img.Digest)
+	}
+	return img, nil
+}
+
+// program finds the worker in a layer.
+func program(layer []byte) ([]byte, error) {
+	for r := tar.NewReader(bytes.NewReader(layer)); ; {
+		h, err := r.Next()
+		if err != nil {
+			return nil, fmt.Errorf("no worker in its layer: %w", err)
+		}
+		if "/"+h.Name == Entrypoint {
+			return io.ReadAll(r)
+		}
+	}
+}
+
 // rootfs is the layer: the binary and the folders on which the engine mounts. runc gives a tmpfs the mode of the folder
 // that it covers, hence /tmp's.
 func rootfs(worker []byte) ([]byte, error) {

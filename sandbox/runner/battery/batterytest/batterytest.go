@@ -26,6 +26,8 @@ type Backend struct {
 	Open func(t *testing.T, keep func(line string) bool, base bool) runner.Runner
 	// Alone says for a line which probes of that kind it bears on; they take seconds and are left out elsewhere.
 	Alone map[string][]string
+	// Held names probes of that kind that are not tried on the open back end, because the machine would suffer.
+	Held []string
 	// With says for a line without which other it cannot be, or does nothing.
 	With map[string]string
 	// Brief leaves out the runs with one line alone.
@@ -58,7 +60,9 @@ func Run(t *testing.T, hostile string, b Backend) {
 	}
 	try := func(id string, keep func(string) bool, base, bounded bool, alone []string) (*battery.Report, error) {
 		return battery.Run(t.Context(), battery.Config{Runner: b.Open(t, keep, base), Hostile: hostile, ID: "battery-" + id, Unbounded: !bounded,
-			Alone: func(p battery.Probe) bool { return alone == nil || slices.Contains(alone, p.Name) }})
+			Alone: func(p battery.Probe) bool {
+				return alone == nil && (bounded || !slices.Contains(b.Held, p.Name)) || slices.Contains(alone, p.Name)
+			}})
 	}
 	attack := func(t *testing.T, id string, keep func(string) bool, base, bounded bool, alone []string) *battery.Report {
 		t.Helper()

@@ -30,8 +30,14 @@ type argument struct {
 // Docker is the profile for a container, where the worker is process 1. It also allows what runc calls under the filter
 // before it becomes the worker: execve(2), with which the worker gains nothing, since its image holds nothing else that
 // could be executed, and fstatfs(2), by which runc makes sure that /proc is /proc.
-func Docker() string {
-	list := append(rules(1), rule{"execve", unix.SYS_EXECVE, nil}, rule{"fstatfs", unix.SYS_FSTATFS, nil})
+func Docker() string { return profileOf(rules(1)) }
+
+// DockerGroup is the profile for a container that talks to others on a network of their own: it may also make and accept
+// TCP connections over IPv4.
+func DockerGroup() string { return profileOf(append(rules(1), groupRules()...)) }
+
+func profileOf(list []rule) string {
+	list = append(list, rule{"execve", unix.SYS_EXECVE, nil}, rule{"fstatfs", unix.SYS_FSTATFS, nil})
 	p := profile{DefaultAction: "SCMP_ACT_ERRNO", Architectures: []string{dockerArch}}
 	free := syscall{Action: "SCMP_ACT_ALLOW"}
 	for _, r := range list {

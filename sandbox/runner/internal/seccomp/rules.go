@@ -75,3 +75,13 @@ func rules(pid int) []rule {
 	}
 	return append(list, machineRules()...)
 }
+
+// groupRules are what a member of a group may call besides. SOCK_NONBLOCK and SOCK_CLOEXEC are bits of the type.
+func groupRules() []rule {
+	return []rule{
+		{"socket", unix.SYS_SOCKET, []check{{0, all, unix.AF_INET}, {1, 0xf, unix.SOCK_STREAM}, {2, all, 0}}},
+		{"connect", unix.SYS_CONNECT, nil}, {"bind", unix.SYS_BIND, nil}, {"listen", unix.SYS_LISTEN, nil}, {"accept4", unix.SYS_ACCEPT4, nil},
+		{"getsockname", unix.SYS_GETSOCKNAME, nil}, {"getpeername", unix.SYS_GETPEERNAME, nil},
+		{"setsockopt", unix.SYS_SETSOCKOPT, nil}, {"getsockopt", unix.SYS_GETSOCKOPT, nil}, {"shutdown", unix.SYS_SHUTDOWN, nil},
+	}
+}

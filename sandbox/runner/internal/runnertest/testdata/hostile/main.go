@@ -32,6 +32,12 @@ func main() {
 		n, _ := strconv.Atoi(args[0])
 		fmt.Fprintln(os.Stderr, "last words")
 		os.Exit(n)
+	case "late":
+		wait, err := time.ParseDuration(args[0])
+		die(err)
+		fmt.Fprintln(os.Stderr, "waiting")
+		time.Sleep(wait)
+		fmt.Print("late answer")
 	case "attack":
 		attack(args[0])
 	case "map":
