@@ -60,6 +60,18 @@ fuzz: ## every fuzz target FUZZTIME (50000x) times
 bench: ## the table of measured figures beside plain Lattigo and plaintext DuckDB; SHORT=1 leaves out what takes minutes and disk
 	@go run ./internal/bench $(if $(SHORT),-short)
 
+.PHONY: faults
+faults: ## kill the lab after each durable step, and worse; ends with "faults: N passed, 0 failed"; QUICK=1 kills once at each
+	@go run ./cmd/internal/faults $(if $(QUICK),-quick)
+
+.PHONY: load
+load: ## 200 clients, 2,000 small jobs, a table of how long they took; JOBS=n, CLIENTS=n; LAB_DATABASE=postgres://… instead of SQLite
+	@go run ./cmd/internal/load -jobs $(or $(JOBS),2000) -clients $(or $(CLIENTS),200)
+
+.PHONY: soak
+soak: ## 10,000 small jobs, with the heap and the goroutines after every thousand
+	@go run ./cmd/internal/load -jobs $(or $(JOBS),10000) -clients $(or $(CLIENTS),200) -soak
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $(FOLDERS)); if [ -n "$$unformatted" ]; then \

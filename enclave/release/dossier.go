@@ -250,8 +250,18 @@ type entryKey struct {
 
 func (d *Dossier) proofs(b *enclave.Bundle) (map[entryKey]bool, *Refusal) {
 	proven := map[entryKey]bool{}
+	opened := map[string]enclave.Checkpoint{} // by the text whose signatures were verified
 	for _, p := range b.Proofs {
-		e, cp, err := p.Check(d.Keys)
+		cp, ok := opened[p.Checkpoint]
+		var err error
+		if !ok {
+			cp, err = d.Keys.Open(p.Checkpoint)
+			opened[p.Checkpoint] = cp
+		}
+		var e enclave.Entry
+		if err == nil {
+			e, err = p.Under(cp)
+		}
 		if err != nil {
 			return nil, refuse(ErrNotLogged, "proof of entry %d", p.Index).Because(err)
 		}

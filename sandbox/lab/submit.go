@@ -275,3 +275,8 @@ func (l *Lab) Job(ctx context.Context, id sandbox.JobID) (sandbox.Job, error) {
 func (l *Lab) Jobs(ctx context.Context, f sandbox.JobFilter) ([]sandbox.Job, error) {
 	return l.cfg.Store.Jobs(ctx, f)
 }
+
+// Steps lists a job's transitions in order.
+func (l *Lab) Steps(ctx context.Context, id sandbox.JobID) ([]sandbox.Step, error) {
+	return l.cfg.Store.Steps(ctx, id)
+}

@@ -63,6 +63,8 @@ type Options struct {
 	Clock  func() time.Time        // nil = time.Now
 	Vaults map[string]vault.Config // custodians whose keys are in a Vault; the others' are in the lab's folder
 
+	Database string // PostgreSQL, empty; "" = SQLite
+
 	ScenarioMicro int64 // budget of the scenario; 0 = ε 6
 	JobMicro      int64 // most that a job may spend; 0 = ε 1
 }
@@ -112,7 +114,7 @@ func (o Options) home() home.Options {
 	if worker == "" {
 		worker = os.Getenv("LAB_WORKER")
 	}
-	return home.Options{Worker: worker, Clock: o.Clock, Logger: slog.New(slog.DiscardHandler), Wait: 10 * time.Second}
+	return home.Options{Worker: worker, Database: o.Database, Clock: o.Clock, Logger: slog.New(slog.DiscardHandler), Wait: 10 * time.Second}
 }
 
 // Make makes a lab in a new folder and closes it: for tests that share one and copy it.
