@@ -106,10 +106,6 @@ func New(cfg Config) (*Custodian, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	roster, err := operators.OpenRoster(cfg.Roster, cfg.RootKey)
-	if err != nil {
-		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
-	}
 	if err := durable.MkdirAll(filepath.Join(cfg.Dir, "shares"), 0o700); err != nil {
 		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
 	}
@@ -119,7 +115,10 @@ func New(cfg Config) (*Custodian, error) {
 		}
 	}
 	c := &Custodian{cfg: cfg, peers: map[string]Member{}, sessions: map[enclave.Digest]*session{}}
-	c.roster.Store(roster)
+	err := c.openRoster()
+	if err != nil {
+		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
+	}
 	if c.follow, err = openFollower(cfg.Dir, cfg.Signer.Name(), cfg.Log); err != nil {
 		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
 	}
@@ -135,9 +134,6 @@ func New(cfg Config) (*Custodian, error) {
 	}
 	return c, nil
 }
-
-// Roster is the latest roster that this custodian knows.
-func (c *Custodian) Roster() *operators.Roster { return c.roster.Load() }
 
 // key finds a custodian's verification key.
 func (c *Custodian) key(name string) (ed25519.PublicKey, error) {
@@ -157,20 +153,6 @@ func (c *Custodian) Connect(peers ...Member) {
 			c.peers[p.Name()] = p
 		}
 	}
-}
-
-// UseRoster takes over a later roster that the root key signed. An earlier one changes nothing.
-func (c *Custodian) UseRoster(s canon.Signed) error {
-	r, err := operators.OpenRoster(s, c.cfg.RootKey)
-	if err != nil {
-		return fmt.Errorf("custodian %q: %w", c.Name(), err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if r.Serial > c.Roster().Serial {
-		c.roster.Store(r)
-	}
-	return nil
 }
 
 // Close ends the custodian's use of its files.
@@ -235,7 +217,9 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 	if known := c.Roster().Serial; d.Roster.Serial < known {
 		return nil, refuse(ErrDossier, "roster %d is older than %d, which is known here", d.Roster.Serial, known)
 	}
-	c.roster.Store(d.Roster)
+	if err := c.takeRoster(b.Roster, d.Roster); err != nil {
+		return nil, err
+	}
 	if err := c.settle(ctx); err != nil {
 		return nil, err
 	}

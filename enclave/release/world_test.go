@@ -33,7 +33,7 @@ import (
 
 // world is a lab around three custodians: real keys, log, witness, planner and sealing, in temporary folders.
 type world struct {
-	t          *testing.T
+	t          testing.TB
 	dir        string
 	epoch      time.Time
 	passed     atomic.Int64 // nanoseconds since epoch
@@ -73,7 +73,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), epoch: time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC), ids: map[string]*keys.Identity{},
 		custodians: map[string]*release.Custodian{}, keysets: map[string]canon.Signed{}, manifests: map[string]canon.Signed{},
@@ -383,7 +383,7 @@ func (w *world) decide(by string, subject canon.Digest, v operators.Verdict) can
 }
 
 // ready is a world with one sealed dataset, "water", and an approved scenario.
-func ready(t *testing.T) *world {
+func ready(t testing.TB) *world {
 	w := newWorld(t)
 	w.register("water", "steward", agency, 20)
 	w.approve(20_000_000, map[string]string{"water": "steward"})
