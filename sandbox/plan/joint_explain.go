@@ -158,7 +158,6 @@ func (e *Explanation) jointUsage(p *enclave.Plan, view *enclave.Manifest, prog *
 }
 
 func (e *Explanation) jointPrivacy(p *enclave.Plan, view *enclave.Manifest, prog *mpc.Program) {
-	var epsilons []float64
 	quantile := 0
 	for _, me := range p.Measures {
 		part := dp.NewLaplacePart(p.EntityRows, me.Delta, me.EpsilonMicro)
@@ -177,7 +176,6 @@ func (e *Explanation) jointPrivacy(p *enclave.Plan, view *enclave.Manifest, prog
 			note.Sensitivity, note.StdDev = float64(p.EntityRows), each
 		}
 		e.Measures = append(e.Measures, note)
-		epsilons = append(epsilons, note.Epsilon)
 	}
 	e.Epsilon = natural(p.EpsilonMicro, 6)
 	e.CustodianEpsilon, e.OperatorEpsilon, e.Delta = e.Epsilon, e.Epsilon, operatorDelta
