@@ -42,8 +42,8 @@ what the witness or a custodian has seen is refused, because going on from it wo
 refuse the fork. Custodians that are restored take over from their peers what they have charged since.
 
 With --database metadata goes into a PostgreSQL database, which must be empty, wherever it was kept before.`,
-		Example: `  lab --lab ./mylab restore /media/backup/2026-11-25 --part plane
-  lab --lab ./newlab restore /media/backup/2026-11-25 --witness /mnt/cyber/witness/state`,
+		Example: `  lab restore /media/backup/2026-11-25 --part plane --lab ./mylab
+  lab restore /media/backup/2026-11-25 --witness /mnt/cyber/witness/state --lab ./newlab`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.client != "" {
 				return desk.ErrEmbedded

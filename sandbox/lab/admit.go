@@ -68,9 +68,10 @@ func (l *Lab) need(job sandbox.Job, d *dossier) (Need, error) {
 	return Need{Job: job.ID, Operator: job.Operator, CPUs: workerCPUs, MemoryMiB: workerMiB + int64(math.Ceil(float64(bytes)/(1<<20)))}, nil
 }
 
-// admit waits in the node's queue, and says so to whoever watches.
+// admit waits in the node's queue, and says so to whoever watches. A joint job has no worker here: it is computed by the
+// custodians' nodes, which have machines of their own.
 func (l *Lab) admit(ctx context.Context, job sandbox.Job, d *dossier, watch func(sandbox.Job)) (func(), error) {
-	if l.cfg.Admission == nil {
+	if l.cfg.Admission == nil || d.plan.Joint != nil {
 		return func() {}, nil
 	}
 	need, err := l.need(job, d)
