@@ -21,7 +21,7 @@ build: ## bin/lab, bin/seal, the daemons, bin/worker, and bin/hostile for `lab n
 	@mkdir -p bin
 	@$(SHIPPED) -o bin/ ./cmd/lab ./cmd/seal ./cmd/labd ./cmd/custodian ./cmd/witness
 	@# Approvals name the worker by the digest of its bytes: the same source gives the same file, wherever it is built.
-	@$(SHIPPED) -ldflags '-s -w -buildid=' -o bin/worker ./cmd/worker
+	@$(SHIPPED) -ldflags '-s -w -buildid=' -o bin/ ./cmd/worker ./cmd/node
 	@# It attacks a node on behalf of `lab node check` and is in no image that is approved.
 	@$(SHIPPED) -o bin/hostile ./sandbox/runner/battery/hostile
 
@@ -60,6 +60,18 @@ fuzz: ## every fuzz target FUZZTIME (50000x) times
 bench: ## the table of measured figures beside plain Lattigo and plaintext DuckDB; SHORT=1 leaves out what takes minutes and disk
 	@go run ./internal/bench $(if $(SHORT),-short)
 
+.PHONY: faults
+faults: ## kill the lab after each durable step, and worse; ends with "faults: N passed, 0 failed"; QUICK=1 kills once at each
+	@go run ./cmd/internal/faults $(if $(QUICK),-quick)
+
+.PHONY: load
+load: ## 200 clients, 2,000 small jobs, a table of how long they took; JOBS=n, CLIENTS=n; LAB_DATABASE=postgres://… instead of SQLite
+	@go run ./cmd/internal/load -jobs $(or $(JOBS),2000) -clients $(or $(CLIENTS),200)
+
+.PHONY: soak
+soak: ## 10,000 small jobs, with the heap and the goroutines after every thousand
+	@go run ./cmd/internal/load -jobs $(or $(JOBS),10000) -clients $(or $(CLIENTS),200) -soak
+
 .PHONY: battery
 battery: ## attack every kind of isolation that is here, line by line; WRITE=1 brings docs/ISOLATION.md up to date
 	@go run ./sandbox/runner/battery/report $(if $(WRITE),-write)
@@ -70,6 +82,10 @@ lint: ## gofmt, go vet, staticcheck
 	  echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go run $(STATICCHECK) ./...
+
+.PHONY: care
+care: build ## three agencies' tables matched by three nodes: a join, a range and quantiles in one job; PEOPLE=n sets the size
+	@bin/lab demo care $(if $(JSON),--json) $(if $(PEOPLE),--people $(PEOPLE))
 
 .PHONY: collect
 collect: ## 100,000 reports of untrusted senders, one in a hundred bad: exactly the good ones count (some minutes)

@@ -57,6 +57,11 @@ func golden() []struct {
 		Release: signed(enclave.KindRelease, release, release.Custodians...),
 		Proofs: []enclave.LogProof{{Entry: canon.MustMarshal(entry), Index: 3, Path: []enclave.Digest{digest("left"), digest("right")},
 			Checkpoint: "yingzhou.lab/test\n4\n" + "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=" + "\n\n— yingzhou.lab/test AAAAAAAA\n"}}}
+	shared := *m
+	shared.Layouts = []enclave.Layout{{Name: "joint", Kind: enclave.Shares, Axes: [][]string{}, Vectors: []enclave.Vector{
+		{Name: "n", Blob: digest("n"), Bytes: 8300, Chunks: 1, Commitments: []enclave.Digest{digest("n0"), digest("n1"), digest("n2")}},
+		{Name: "e", Blob: digest("e"), Bytes: 8300, Chunks: 1, Commitments: []enclave.Digest{digest("e0"), digest("e1"), digest("e2")}}},
+		Shares: &enclave.ShareSet{Scenario: p.Scenario, Rows: 1024, Nodes: ks.Custodians, Keys: [][]byte{{0}, {1}, {2}, {3}, {4}, {5}}}}}
 	enrolment := enclave.Enrolment{Reporters: []enclave.Reporter{{Name: "meter-01", Verify: bytes.Repeat([]byte{1}, 32)}, {Name: "meter-02", Verify: bytes.Repeat([]byte{2}, 32)}}}
 	collection := enclave.Collection{Name: "winter", Operator: p.Operator, Scenario: p.Scenario, Dataset: "meters", Column: "kwh",
 		Measurement: enclave.Measurement{Kind: enclave.MeasureVector, Max: 1<<16 - 1, Labels: []string{"峰", "谷"}}, Aggregators: []string{"custodian-bureau", "custodian-notary"},
@@ -107,6 +112,7 @@ func golden() []struct {
 		{"entry", entry, "sha256:2254c029912afb6243585fbb5b2e4f8c9416cfcd6bdaa9b086c6d865bb48d6fb"},
 		{"task", enclave.Task{Plan: *p, Manifest: *m, Files: []enclave.TaskFile{{Name: "0000.blob", Digest: digest("file")}}}, "sha256:6e48181fbf1dc4966d038d6cacc9ce66f3ddb6e6bb3a67c7738481b8b2c80a4e"},
 		{"result", enclave.TaskResult{Plan: receipt.Plan, Terms: 6, Output: receipt.Output}, "sha256:53ea953f80d3a48b12ab0b7d38c2a60e2e600484d9ed2ee5f24b3106f400abed"},
+		{"shared", shared, "sha256:fb21d7f9f09b64537120df1ca8ba06b25f20ed502b3b27a15713696cb86d6e6f"},
 		{"enrolment", enrolment, "sha256:a579f1a69287ee3dd11540d28ab14265783c83b57d95e07c9e8e456ce861b1e9"},
 		{"collection", collection, "sha256:7dcd00b52577e437e9bdc0c935eba43fed8fb37de0b10b71cf37c65a193cb6cf"},
 		{"collected", collected, "sha256:c0f6ad049048e89670762cd32e4571bfecefdac55da29e42d48b4bcdcd091227"},
@@ -284,3 +290,54 @@ func FuzzCollection(f *testing.F) {
 }
 func FuzzEnrolment(f *testing.F) { fuzz[enclave.Enrolment](f, "enrolment", nil) }
 func FuzzCollected(f *testing.F) { fuzz[enclave.Collected](f, "collected", nil) }
+
+func FuzzShared(f *testing.F) {
+	fuzz(f, "shared", func(t *testing.T, m *enclave.Manifest) {
+		for i := range m.Layouts {
+			if l := &m.Layouts[i]; l.CheckShares() == nil && len(l.ShareInfo(m.Keyset, 1, l.Shares.Nodes[1])) == 0 {
+				t.Error("sound shares have no info string")
+			}
+		}
+	})
+}
+
+func TestCheckShares(t *testing.T) {
+	var m enclave.Manifest
+	data, err := os.ReadFile(filepath.Join("testdata", "shared.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := canon.Unmarshal(data, &m); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Layouts[0].CheckShares(); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*enclave.Layout){
+		"kind":        func(l *enclave.Layout) { l.Kind = enclave.Rows },
+		"no set":      func(l *enclave.Layout) { l.Shares = nil },
+		"axis":        func(l *enclave.Layout) { l.Axes = [][]string{{"town"}} },
+		"rows":        func(l *enclave.Layout) { l.Shares.Rows = 1000 },
+		"no rows":     func(l *enclave.Layout) { l.Shares.Rows = 0 },
+		"scenario":    func(l *enclave.Layout) { l.Shares.Scenario = enclave.Digest{} },
+		"two nodes":   func(l *enclave.Layout) { l.Shares.Nodes = l.Shares.Nodes[:2] },
+		"node twice":  func(l *enclave.Layout) { l.Shares.Nodes = []string{"a", "b", "a"} },
+		"five keys":   func(l *enclave.Layout) { l.Shares.Keys = l.Shares.Keys[:5] },
+		"commitments": func(l *enclave.Layout) { l.Vectors[0].Commitments = l.Vectors[0].Commitments[:2] },
+		"twice":       func(l *enclave.Layout) { l.Vectors[1].Name = "n" },
+		"no entity":   func(l *enclave.Layout) { l.Vectors[1].Name = "v:x" },
+	} {
+		l := m.Layouts[0]
+		set := *l.Shares
+		l.Shares, l.Vectors = &set, append([]enclave.Vector(nil), l.Vectors...)
+		change(&l)
+		if l.CheckShares() == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	was := string(m.Layouts[0].ShareInfo(m.Keyset, 0, "a"))
+	m.Layouts[0].Vectors[0].Commitments[1] = digest("other")
+	if string(m.Layouts[0].ShareInfo(m.Keyset, 0, "a")) == was {
+		t.Error("the info string does not bind the commitments")
+	}
+}

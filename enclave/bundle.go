@@ -12,6 +12,7 @@ type Bundle struct {
 	Grant      Signed     `json:"grant"`
 	Keysets    []Signed   `json:"keysets"` // of every dataset of the scenario
 	Manifest   Signed     `json:"manifest"`
+	Manifests  []Signed   `json:"manifests,omitempty"` // of the datasets of JOIN, in the plan's order
 	Plan       Signed     `json:"plan"`
 	Receipt    Signed     `json:"receipt"`
 	Release    Signed     `json:"release,omitzero"` // absent while custodians are asked for it

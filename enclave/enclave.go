@@ -142,6 +142,7 @@ type Plan struct {
 	EpsilonMicro int64     `json:"epsilon_micro"`   // Σ over measures
 	MinCohort    int64     `json:"min_cohort"`
 	MarginMilli  int64     `json:"margin_milli"`
+	Joint        *Joint    `json:"joint,omitempty"` // plan for the secret-shared engine
 }
 
 // Run is a range of consecutive indices [From, From+Count).

@@ -11,6 +11,8 @@ type Function struct {
 	moments func(cols []Column) []Moment
 	// Ordered marks functions that need the column's declared bins.
 	Ordered bool
+	// Joint marks functions that only the secret-shared engine has.
+	Joint bool
 }
 
 var functions = []Function{
@@ -27,6 +29,10 @@ var functions = []Function{
 	{Name: "REGR_INTERCEPT", Args: 2, Doc: "intercept of that line", moments: line},
 	{Name: "REGR_R2", Args: 2, Doc: "coefficient of determination of that line", moments: joint},
 	{Name: "PERCENTILE", Args: 1, Doc: "PERCENTILE(x, p) by interpolation in the declared bins of x; MEDIAN(x) is p = 0.5", Ordered: true,
+		moments: func(c []Column) []Moment { return nil }},
+	{Name: "COUNT_DISTINCT", Args: 1, Joint: true, Doc: "COUNT(DISTINCT x): different values; of the key, different entities",
+		moments: func(c []Column) []Moment { return []Moment{DistinctMoment(c[0].Name)} }},
+	{Name: "QUANTILE", Args: 1, Joint: true, Doc: "PERCENTILE_CONT(x, p), MEDIAN(x), and MIN(x) and MAX(x) as quantiles near the ends, by bisection with noised counts",
 		moments: func(c []Column) []Moment { return nil }},
 }
 
@@ -60,6 +66,9 @@ func LookupFunction(name string) (Function, error) {
 func (f Function) Moments(cols []Column) ([]Moment, error) {
 	out := []Moment{CountMoment}
 	for _, c := range cols {
+		if f.Joint {
+			continue // any column can be counted; quantiles are checked where their fraction is known
+		}
 		if c.Type != TypeNumber {
 			return nil, fmt.Errorf("%s needs a number, and column %q is a %s", f.Name, c.Name, c.Type)
 		}

@@ -12,6 +12,8 @@ const (
 	Cube = "cube"
 	// Rows packs one row per slot: row r stands in slot r mod N of chunk r div N.
 	Rows = "rows"
+	// Shares splits every column among three nodes (package mpc), for joins and comparisons.
+	Shares = "shares"
 )
 
 // Layout is one way in which the table was sealed.
@@ -20,6 +22,7 @@ type Layout struct {
 	Kind    string     `json:"kind"`
 	Axes    [][]string `json:"axes"` // cube: exactly one axis; rows: one per set of one-hot indicators
 	Vectors []Vector   `json:"vectors"`
+	Shares  *ShareSet  `json:"shares,omitempty"` // of a shares layout
 }
 
 // Vector is one sealed vector.
@@ -28,6 +31,8 @@ type Vector struct {
 	Blob   Digest `json:"blob"`   // of the sealed file
 	Bytes  int64  `json:"bytes"`  // its size
 	Chunks int64  `json:"chunks"` // ciphertexts
+	// Commitments are those to the three components of a shared column.
+	Commitments []Digest `json:"commitments,omitempty"`
 }
 
 // IndicatorName names the 0/1 vector of rows whose values on axis are cell index.

@@ -71,22 +71,29 @@ type LogKeys struct {
 
 // Check verifies the proof and returns the entry and checkpoint it proves.
 func (p LogProof) Check(keys LogKeys) (Entry, Checkpoint, error) {
-	var e Entry
-	if err := canon.Unmarshal(p.Entry, &e); err != nil {
-		return e, Checkpoint{}, fmt.Errorf("%w: %w", ErrLogProof, err)
-	}
 	cp, err := keys.Open(p.Checkpoint)
 	if err != nil {
-		return e, cp, err
+		return Entry{}, cp, err
+	}
+	e, err := p.Under(cp)
+	return e, cp, err
+}
+
+// Under verifies the proof under a checkpoint that was opened from p.Checkpoint, and returns the entry it proves. Proofs
+// of one bundle share a checkpoint, whose two signatures need checking once.
+func (p LogProof) Under(cp Checkpoint) (Entry, error) {
+	var e Entry
+	if err := canon.Unmarshal(p.Entry, &e); err != nil {
+		return e, fmt.Errorf("%w: %w", ErrLogProof, err)
 	}
 	path := make(tlog.RecordProof, len(p.Path))
 	for i, h := range p.Path {
 		path[i] = tlog.Hash(h)
 	}
 	if err := tlog.CheckRecord(path, cp.Size, tlog.Hash(cp.Root), p.Index, tlog.RecordHash(p.Entry)); err != nil {
-		return e, cp, fmt.Errorf("%w: entry %d in a log of %d: %w", ErrLogProof, p.Index, cp.Size, err)
+		return e, fmt.Errorf("%w: entry %d in a log of %d: %w", ErrLogProof, p.Index, cp.Size, err)
 	}
-	return e, cp, nil
+	return e, nil
 }
 
 type keyID struct {

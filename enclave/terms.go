@@ -35,8 +35,11 @@ func (p *Plan) Labels(m *Manifest, c Cell) []string {
 
 // Expand lists a plan's cells and terms in their one order: cells in row-major order of the group columns, leaving out
 // those that WHERE excludes altogether; in each cell the measures, in each measure the bins. Everything that executes,
-// opens or prices a plan goes through here.
+// opens or prices a plan goes through here. For a joint plan, m is the View of its sources.
 func (p *Plan) Expand(m *Manifest) ([]Cell, []Term, error) {
+	if p.Joint != nil {
+		return p.expandJoint(m)
+	}
 	layout, ok := m.Layout(p.Layout)
 	if !ok {
 		return nil, nil, fmt.Errorf("plan uses layout %q, which the manifest does not have", p.Layout)

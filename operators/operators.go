@@ -114,6 +114,7 @@ const (
 	UseGroup     Use = "group"     // may stand in GROUP BY
 	UseFilter    Use = "filter"    // may stand in WHERE
 	UseAggregate Use = "aggregate" // may be summed, averaged, correlated, ranked
+	UseJoin      Use = "join"      // of the entity key alone: rows may be matched, under secret sharing, with other agencies' rows of the same person
 )
 
 // ColumnUse asks for, or grants, uses of one column.

@@ -108,7 +108,7 @@ func (d DatasetUse) problems() (out []Reason) {
 			out = append(out, invalid(d.Dataset, "column %q of dataset %q has no use", c.Column, d.Dataset))
 		}
 		for j, u := range c.Uses {
-			if u != UseGroup && u != UseFilter && u != UseAggregate {
+			if u != UseGroup && u != UseFilter && u != UseAggregate && u != UseJoin {
 				out = append(out, invalid(d.Dataset, "column %q of dataset %q has unknown use %q", c.Column, d.Dataset, u))
 			}
 			if j > 0 && c.Uses[j-1] >= u {

@@ -128,6 +128,7 @@ func (a *app) receipt(ctx context.Context, id sandbox.JobID) ([]byte, error) {
 
 // verified is what verification concludes.
 type verified struct {
+	Joint       bool           `json:"joint,omitempty"`
 	Job         string         `json:"job"`
 	Release     enclave.Digest `json:"release"`
 	Operator    string         `json:"operator"`
@@ -156,7 +157,13 @@ func verify(data, root []byte) (*verified, error) {
 	if err != nil {
 		return nil, cli.With(cli.Unverified, err)
 	}
-	return &verified{Job: rel.Job, Release: b.Release.Digest(), Operator: rel.Operator, Dataset: d.Plan.Dataset, Query: d.Plan.Query,
+	datasets := d.Plan.Dataset
+	if d.Plan.Joint != nil {
+		for _, s := range d.Plan.Joint.Sources[1:] {
+			datasets += ", " + s.Dataset
+		}
+	}
+	return &verified{Joint: d.Plan.Joint != nil, Job: rel.Job, Release: b.Release.Digest(), Operator: rel.Operator, Dataset: datasets, Query: d.Plan.Query,
 		Worker: d.Receipt.Worker, Isolation: d.Receipt.Isolation, Custodians: rel.Custodians, Cells: rel.Cells, Suppressed: rel.Suppressed,
 		EpsilonUsed: enclave.FormatScaled(rel.ChargedMicro, 6), LogSize: d.Checkpoint.Size, Made: rel.Made}, nil
 }
@@ -199,7 +206,11 @@ given; otherwise it takes the root key, or the receipt itself, from the lab.`,
 				fmt.Fprintf(w, "  %s asked of %s: %s\n", v.Operator, v.Dataset, v.Query)
 				fmt.Fprintf(w, "  licence, application, consents and two approvals are signed, in force at %s and in the log\n", v.Made.Format(time.DateTime))
 				fmt.Fprintf(w, "  the plan rebuilds from the query; worker %s is the approved one (%s)\n", v.Worker.Short(), v.Isolation)
-				fmt.Fprintf(w, "  %s computed it again, and signed %d cells, %d of them held back, for ε %s\n", strings.Join(v.Custodians, ", "), v.Cells, v.Suppressed, v.EpsilonUsed)
+				how := "computed it again"
+				if v.Joint {
+					how = "computed it together on secret shares, compared their messages"
+				}
+				fmt.Fprintf(w, "  %s %s, and signed %d cells, %d of them held back, for ε %s\n", strings.Join(v.Custodians, ", "), how, v.Cells, v.Suppressed, v.EpsilonUsed)
 				fmt.Fprintf(w, "  every step is in a log of %d entries that its witness cosigned\n", v.LogSize)
 			})
 		}}

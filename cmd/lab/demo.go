@@ -37,6 +37,7 @@ prints true values: it made or shipped the data itself.`,
 			d := &demo{app: a, rows: rows, seconds: map[string]float64{}}
 			return d.run(cmd.Context(), keep)
 		}}
+	cmd.AddCommand(a.careCmd())
 	cmd.Flags().IntVar(&rows, "rows", 200_000, "households in the generated water table")
 	cmd.Flags().StringVar(&keep, "keep", "", "make the lab in this new folder and keep it")
 	return cmd

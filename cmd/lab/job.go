@@ -14,7 +14,6 @@ import (
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
-	"yingzhou.dev/lab/sandbox/plan"
 )
 
 func (a *app) jobCmd() *cobra.Command {
@@ -134,7 +133,7 @@ func (a *app) explainCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			e, err := plan.Explain(p.Plan, p.Dataset.Manifest, p.Dataset.Keyset, p.Grant)
+			e, err := p.Explain()
 			if err != nil {
 				return err
 			}

@@ -97,7 +97,7 @@ is and has your keys, and the same commands work from there.`,
 	f.StringVar(&a.database, "database", os.Getenv("LAB_DATABASE"), "PostgreSQL database with the lab's metadata; default: a file in its folder (LAB_DATABASE)")
 	f.DurationVar(&a.wait, "lock-wait", 30*time.Second, "how long to wait while another process uses the lab")
 	root.AddCommand(a.initCmd(), a.personCmd(), a.datasetCmd(), a.operatorCmd(), a.scenarioCmd(), a.jobCmd(), a.releaseCmd(), a.auditCmd(), a.keyCmd(), a.nodeCmd(),
-		a.imageCmd(), a.deployCmd(), a.certCmd(), a.collectCmd(), a.backupCmd(), a.restoreCmd(), a.demoCmd(), exitCodesCmd())
+		a.imageCmd(), a.deployCmd(), a.certCmd(), a.projectCmd(), a.collectCmd(), a.backupCmd(), a.restoreCmd(), a.demoCmd(), exitCodesCmd())
 	cli.Strict(root)
 	return root
 }

@@ -26,6 +26,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/cmd/internal/home/hometest"
 	"yingzhou.dev/lab/examples"
+	"yingzhou.dev/lab/examples/care/generator"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/runner/docker"
 	"yingzhou.dev/lab/sandbox/runner/process"
@@ -65,7 +66,7 @@ func (b building) Run() int {
 	dir, err := os.MkdirTemp("", "labtest-")
 	if err == nil {
 		defer os.RemoveAll(dir)
-		err = hometest.Build(context.Background(), dir, "seal", "worker", "sandbox/runner/battery/hostile")
+		err = hometest.Build(context.Background(), dir, "seal", "worker", "node", "sandbox/runner/battery/hostile")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -112,6 +113,7 @@ func TestScripts(t *testing.T) {
 			"capture": capture,
 			"gb18030": gb18030,
 			"xlsx":    xlsx,
+			"people":  people,
 		},
 	})
 }
@@ -224,6 +226,22 @@ func replace(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s does not hold %q", args[0], old)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(strings.Replace(data, old, fresh, 1)), 0o600))
+}
+
+// people writes the tables of the care example with their schemas into the working folder: people N.
+func people(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	var tables [3]bytes.Buffer
+	ts.Check(generator.Write(&tables[0], &tables[1], &tables[2], n, 1))
+	for i, name := range []string{"residents", "health", "welfare"} {
+		ts.Check(os.WriteFile(ts.MkAbs(name+".csv"), tables[i].Bytes(), 0o600))
+		schema, err := examples.Files.ReadFile("care/" + name + ".schema.json")
+		ts.Check(err)
+		// The health example's dataset is called health, too.
+		schema = bytes.Replace(schema, []byte(`"dataset": "health"`), []byte(`"dataset": "costs"`), 1)
+		ts.Check(os.WriteFile(ts.MkAbs(name+".schema.json"), schema, 0o600))
+	}
 }
 
 func unescape(s string) string { return strings.ReplaceAll(s, `\n`, "\n") }

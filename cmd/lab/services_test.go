@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -33,13 +35,22 @@ func TestServices(t *testing.T) {
 				} else if len(args) > 0 || neg {
 					ts.Fatalf("usage: served [staffed]")
 				}
-				tb := t // the script's own testing.T is not to be had; the cluster ends with the whole test or by the cleanup below
-				c := clustertest.Start(tb, hometest.Options{Stage: stage, Worker: os.Getenv("LAB_WORKER")}, nil)
+				c := clustertest.Start(t, // a script has no testing.T of its own: the cluster ends with the test
+					hometest.Options{Stage: stage, Worker: os.Getenv("LAB_WORKER")}, nil)
 				*ts.Value(clusterKey{}).(**clustertest.Cluster) = c
 			},
 			"as": func(ts *testscript.TestScript, neg bool, args []string) {
 				c := *ts.Value(clusterKey{}).(**clustertest.Cluster)
 				ts.Setenv("LAB_CLIENT", c.Folder(args[0]))
+				ts.Setenv("OUT", c.Dir)
+			},
+			// rooted gives the person's folder the root key, which stayed where the lab was made.
+			"rooted": func(ts *testscript.TestScript, neg bool, args []string) {
+				c := *ts.Value(clusterKey{}).(**clustertest.Cluster)
+				f, err := os.OpenFile(filepath.Join(ts.Getenv("LAB_CLIENT"), "client.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+				ts.Check(err)
+				_, err = fmt.Fprintf(f, "root_key: %q\n", filepath.Join(filepath.Dir(c.Dir), "lab", "people", "root.key"))
+				ts.Check(errors.Join(err, f.Close()))
 			},
 			"stopped": func(ts *testscript.TestScript, neg bool, args []string) {
 				(*ts.Value(clusterKey{}).(**clustertest.Cluster)).Stop(args[0])

@@ -21,6 +21,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/desk"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
@@ -42,6 +43,7 @@ type sealer struct {
 
 	dir, as, dataset, schema string
 	client, server           string
+	form, scenario           string
 	json                     bool
 	wait                     time.Duration
 	opts                     agency.SealOptions
@@ -54,9 +56,14 @@ func (s *sealer) command() *cobra.Command {
 it under the dataset's key and publishes a signed manifest. Memory does not grow with the table. If any row is bad,
 nothing is published and the report lists the first bad rows by number.
 
+With --form shares the columns are split among three nodes instead, for joins with other agencies' datasets within one
+scenario; both seals the table in both forms. Pseudonyms of people are made with the project key that the agencies of a
+project share (lab project), which no node ever has.
+
 ` + cli.ExitCodes,
 		Example: `  seal water-2025.csv --dataset water --as lin.hua
-  seal water-2025.xlsx --dataset water --schema water.schema.json --as lin.hua`,
+  seal water-2025.xlsx --dataset water --schema water.schema.json --as lin.hua
+  seal residents.csv --dataset residents --form shares --project elderly --scenario elderly-care --as he.ping`,
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args[0]) },
 	}
@@ -67,6 +74,9 @@ nothing is published and the report lists the first bad rows by number.
 	f.StringVar(&s.as, "as", os.Getenv("LAB_AS"), "steward you act for (LAB_AS)")
 	f.StringVar(&s.dataset, "dataset", "", "registered dataset")
 	f.StringVar(&s.schema, "schema", "", "changed schema; default: that of the version before")
+	f.StringVar(&s.form, "form", "he", "he, shares or both")
+	f.StringVar(&s.opts.Project, "project", "", "project whose key makes pseudonyms, for shares")
+	f.StringVar(&s.scenario, "scenario", "", "scenario that the shares are for")
 	f.StringVar(&s.opts.Table.Encoding, "encoding", "", "utf-8 or gb18030; default: detected")
 	f.StringVar(&s.opts.Table.Sheet, "sheet", "", "worksheet of an xlsx file with several")
 	f.BoolVar(&s.json, "json", false, "print JSON")
@@ -91,6 +101,14 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 			return fmt.Errorf("%s: %w", s.schema, err)
 		}
 	}
+	forms, ok := map[string]seal.Forms{"he": seal.HE, "shares": seal.Split, "both": seal.HE | seal.Split}[s.form]
+	if !ok {
+		return cli.Usage("--form %q is not one of he, shares, both", s.form)
+	}
+	if split := forms&seal.Split != 0; split != (s.scenario != "") || split != (s.opts.Project != "") {
+		return cli.Usage("--project and --scenario belong to shares: give both with --form shares or both, and neither otherwise")
+	}
+	s.opts.Forms = forms
 	log := slog.New(slog.NewTextHandler(s.errs, &slog.HandlerOptions{Level: slog.LevelError}))
 	audit.RedirectTessera(log)
 	h, err := desk.Open(ctx, desk.Options{Dir: s.dir, Client: s.client, Server: s.server, Home: home.Options{Database: os.Getenv("LAB_DATABASE"), Logger: log, Wait: s.wait}})
@@ -98,6 +116,11 @@ func (s *sealer) run(ctx context.Context, path string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.Close(context.WithoutCancel(ctx))) }()
+	if s.scenario != "" {
+		if s.opts.Scenario, _, err = h.Scenario(ctx, s.scenario); err != nil {
+			return err
+		}
+	}
 	steward, err := s.steward(ctx, h)
 	if err != nil {
 		return err

@@ -9,15 +9,18 @@
 # /var/log/vault/audit.log; made only where there is no audit device at all); TOKEN_TTL (default 10m);
 # SECRET_ID_TTL (default 2160h: renew the secret-id within 90 days by running this again).
 #
+# With POLICY=lab it sets up the control plane's own Vault instead, which has the data keys of the blob store.
+#
 # Give every custodian its own Vault. Where several share one, for development, give each its own mounts.
 set -euo pipefail
 
 [ $# = 2 ] || { sed -n '2,5p' "$0" >&2; exit 2; }
 name=$1 out=$2
 here=$(cd "$(dirname "$0")" && pwd)
-transit=${TRANSIT:-transit} kv=${KV:-kv}
+transit=${TRANSIT:-transit} kv=${KV:-kv} policy_of=${POLICY:-custodian}
+role=$policy_of-$name
 : "${VAULT_ADDR:?}" "${VAULT_TOKEN:?}"
-[[ $name =~ ^[a-z0-9-]+$ && $transit =~ ^[a-z0-9-]+$ && $kv =~ ^[a-z0-9-]+$ ]] || {
+[[ $name =~ ^[a-z0-9-]+$ && $transit =~ ^[a-z0-9-]+$ && $kv =~ ^[a-z0-9-]+$ && $policy_of =~ ^(custodian|lab)$ ]] || {
   echo "custodian.sh: names are lower-case letters, digits and hyphens" >&2
   exit 2
 }
@@ -46,20 +49,25 @@ for ((i = 0; ; i++)); do
   [ $i -lt 100 ] || { call POST "$kv/config" '{"max_versions":1}'; exit 1; }
   sleep 0.1
 done
-# The first reading makes the RSA key that imports are wrapped with, which takes seconds.
-call GET "$transit/wrapping_key" >/dev/null
-has "$transit/keys/sign" || call POST "$transit/keys/sign" '{"type":"ed25519"}' >/dev/null
+if [ "$policy_of" = custodian ]; then
+  # The first reading makes the RSA key that imports are wrapped with, which takes seconds.
+  call GET "$transit/wrapping_key" >/dev/null
+  has "$transit/keys/sign" || call POST "$transit/keys/sign" '{"type":"ed25519"}' >/dev/null
+fi
 
-policy=$(sed -e "s/@transit@/$transit/g; s/@kv@/$kv/g" "$here/custodian.hcl" | base64 -w0)
-call PUT "sys/policies/acl/custodian-$name" "{\"policy\":\"$policy\"}"
+policy=$(sed -e "s/@transit@/$transit/g; s/@kv@/$kv/g" "$here/$policy_of.hcl" | base64 -w0)
+call PUT "sys/policies/acl/$role" "{\"policy\":\"$policy\"}"
 has sys/mounts/auth/approle/tune || call POST sys/auth/approle '{"type":"approle"}'
-call POST "auth/approle/role/custodian-$name" \
-  "{\"token_policies\":\"custodian-$name\",\"token_no_default_policy\":true,\"token_ttl\":\"${TOKEN_TTL:-10m}\",\"token_type\":\"service\",\"secret_id_ttl\":\"${SECRET_ID_TTL:-2160h}\"}"
+call POST "auth/approle/role/$role" \
+  "{\"token_policies\":\"$role\",\"token_no_default_policy\":true,\"token_ttl\":\"${TOKEN_TTL:-10m}\",\"token_type\":\"service\",\"secret_id_ttl\":\"${SECRET_ID_TTL:-2160h}\"}"
 
 umask 077
 mkdir -p "$out"
-call GET "auth/approle/role/custodian-$name/role-id" | value role_id >"$out/role-id"
-call POST "auth/approle/role/custodian-$name/secret-id" '{}' | value secret_id >"$out/secret-id"
+call GET "auth/approle/role/$role/role-id" | value role_id >"$out/role-id"
+call POST "auth/approle/role/$role/secret-id" '{}' | value secret_id >"$out/secret-id"
 [ -s "$out/role-id" ] && [ -s "$out/secret-id" ] || { echo "custodian.sh: no credentials in the answers" >&2; exit 1; }
-echo "custodian.sh: $name logs in with $out/role-id and $out/secret-id; its public signing key:"
-call GET "$transit/keys/sign" | value public_key
+echo "custodian.sh: $name logs in with $out/role-id and $out/secret-id"
+if [ "$policy_of" = custodian ]; then
+  echo "custodian.sh: its public signing key:"
+  call GET "$transit/keys/sign" | value public_key
+fi

@@ -26,6 +26,9 @@ func Methods() rpc.Table {
 	peers, lab, steward := []string{"custodian"}, []string{"lab"}, []string{"steward"}
 	return rpc.Table{
 		enclavev1.CustodianService_Accept_FullMethodName:      {Roles: steward, Deadline: time.Minute, Max: 16 << 20},
+		enclavev1.CustodianService_Retire_FullMethodName:      {Roles: steward, Deadline: time.Minute, Max: 1 << 20},
+		enclavev1.CustodianService_Dispose_FullMethodName:     {Roles: []string{"steward", "lab"}, Deadline: 2 * time.Minute, Max: 1 << 20},
+		enclavev1.CustodianService_Rotate_FullMethodName:      {Roles: peers, Deadline: 2 * time.Minute}, // its own certificate only
 		enclavev1.CustodianService_Records_FullMethodName:     {Roles: peers, Deadline: 2 * time.Minute},
 		enclavev1.CustodianService_Commit_FullMethodName:      {Roles: peers, Deadline: 20 * time.Minute, Max: rpc.MaxMessage},
 		enclavev1.CustodianService_Share_FullMethodName:       {Roles: peers, Deadline: 10 * time.Minute, Max: rpc.MaxMessage},
@@ -103,6 +106,46 @@ func (c *Client) Accept(ctx context.Context, keyset canon.Signed, piece int, sea
 		return fmt.Errorf("custodian %q confirms another commitment to piece %d than the keyset's", c.name, piece)
 	}
 	return nil
+}
+
+// Retire tells the custodian of a logged refresh, so that it erases what the new keyset replaces.
+func (c *Client) Retire(ctx context.Context, keyset canon.Signed) error {
+	ctx, cancel := within(ctx, enclavev1.CustodianService_Retire_FullMethodName)
+	defer cancel()
+	data, err := encode("a keyset", keyset)
+	if err != nil {
+		return err
+	}
+	_, err = c.rpc.Retire(ctx, &enclavev1.RetireRequest{Keyset: data})
+	return c.fault(err)
+}
+
+// Dispose passes the owner's logged order on and returns the custodian's signed word that it destroyed what it held.
+func (c *Client) Dispose(ctx context.Context, order canon.Signed) (canon.Signed, error) {
+	ctx, cancel := within(ctx, enclavev1.CustodianService_Dispose_FullMethodName)
+	defer cancel()
+	var word canon.Signed
+	data, err := encode("an order", order)
+	if err != nil {
+		return word, err
+	}
+	resp, err := c.rpc.Dispose(ctx, &enclavev1.DisposeRequest{Order: data})
+	if err != nil {
+		return word, c.fault(err)
+	}
+	if err := canon.Unmarshal(resp.GetDestruction(), &word); err != nil {
+		return word, fmt.Errorf("word of custodian %q: %w", c.name, err)
+	}
+	return word, nil
+}
+
+// Rotate has the custodian wrap the pieces of a lineage under new keys. The connection needs the custodian's own
+// certificate.
+func (c *Client) Rotate(ctx context.Context, lineage enclave.Digest) error {
+	ctx, cancel := within(ctx, enclavev1.CustodianService_Rotate_FullMethodName)
+	defer cancel()
+	_, err := c.rpc.Rotate(ctx, &enclavev1.RotateRequest{Lineage: lineage[:]})
+	return c.fault(err)
 }
 
 // Outcome is a finished release as its leader hands it over.

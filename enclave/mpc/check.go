@@ -11,13 +11,18 @@ import (
 // Type is what Check finds out about a column.
 type Type struct {
 	Kind  Kind
-	Bound int64  // Number: the most |x| can be
+	Bound int64  // the most |x| can be: of a number, or of the number that a word was made of; 0 for other words
 	Frame string // columns with the same frame have the same rows in the same order
 	Rows  int64
 }
 
-// Bits is how many bits of two's complement hold the number.
-func (t Type) Bits() int { return bits.Len64(uint64(t.Bound)) + 1 }
+// Bits is how many bits of two's complement hold the number, or how many bits of a word vary.
+func (t Type) Bits() int {
+	if t.Bound == 0 {
+		return 64
+	}
+	return bits.Len64(uint64(t.Bound)) + 1
+}
 
 // Check types every column of the program, in order, or says what is wrong with the first step that is. A program that
 // passes cannot fail at a node but by a fault, and its numbers cannot overflow.
@@ -224,7 +229,7 @@ func (c *checker) rowwise(s Step) ([]Type, error) {
 	case OpNumber:
 		return one(in[0], 1)
 	case OpWord:
-		return []Type{{Kind: Word, Frame: in[0].Frame, Rows: in[0].Rows}}, nil
+		return []Type{{Word, in[0].Bound, in[0].Frame, in[0].Rows}}, nil
 	default:
 		return bit, nil
 	}

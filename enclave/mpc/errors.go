@@ -23,12 +23,18 @@ var (
 
 // PartyError says which peer a node's job failed on and at which step. Nothing was released.
 type PartyError struct {
-	Party int    // 0, 1 or 2
+	Party int    // 0, 1 or 2; −1 if it cannot be told which
 	Step  string // of the program and the protocol, as "step 3 (join): sort"
 	Err   error
 }
 
-func (e *PartyError) Error() string { return fmt.Sprintf("%s: node %d: %v", e.Step, e.Party, e.Err) }
+func (e *PartyError) Error() string {
+	if e.Party < 0 {
+		return fmt.Sprintf("%s: some node: %v", e.Step, e.Err)
+	}
+	return fmt.Sprintf("%s: node %d: %v", e.Step, e.Party, e.Err)
+}
+
 func (e *PartyError) Unwrap() error { return e.Err }
 
 // AbortError is a peer's word that it ended the job because of a node, which may be any of the three or, at −1, none.

@@ -2,6 +2,7 @@ package mpc
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"yingzhou.dev/lab/internal/canon"
@@ -98,7 +99,7 @@ func (p *Program) add(s Step, out int) []string {
 		}
 	}
 	p.Steps = append(p.Steps, s)
-	return s.Out
+	return slices.Clone(s.Out)
 }
 
 func (p *Program) one(op Op, in ...string) string { return p.add(Step{Op: op, In: in}, 1)[0] }
@@ -133,6 +134,16 @@ func (p *Program) Bit(number string) string           { return p.one(OpBit, numb
 func (p *Program) Number(bit string) string           { return p.one(OpNumber, bit) }
 func (p *Program) Select(cond, yes, no string) string { return p.one(OpSelect, cond, yes, no) }
 func (p *Program) Word(number string) string          { return p.one(OpWord, number) }
+
+// OneHot is a number 0 or 1 for each of the values, 1 where the column has it. To group by a column of another table, join
+// the column and make it one-hot afterwards: a joined column costs some seven words a row, a one-hot one little over one.
+func (p *Program) OneHot(table, column string, values ...int64) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = p.Number(p.Equal(column, p.Constant(table, v)))
+	}
+	return out
+}
 
 // Join looks every row with key by up among the rows of another frame with key on, which is unique there. The result is
 // in the frame of by, its rows in their order: matched is the number 1 where a row with that key exists and satisfies

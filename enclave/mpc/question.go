@@ -82,7 +82,7 @@ func compare(a, b Digest) int { return slices.Compare(a[:], b[:]) }
 // Value names one noised value: what is computed, of which columns, with which public numbers and how much noise.
 func (q Questions) Value(what string, n Noise, numbers []int64, columns ...string) Digest {
 	form := question{Kind: kindQuestion, Op: Op(what), In: q.of(columns)}
-	for _, v := range append([]int64{n.Sensitivity, n.EpsilonMicro}, numbers...) {
+	for _, v := range append([]int64{n.Rows, n.Delta, n.EpsilonMicro}, numbers...) {
 		form.Text = append(form.Text, fmt.Sprint(v))
 	}
 	return canon.DigestOf(form)

@@ -1,13 +1,18 @@
 package mpc
 
-// Noise says how much noise a value gets: discrete Laplace of scale Sensitivity/ε from any two of the three parts.
+import "yingzhou.dev/lab/enclave/dp"
+
+// Noise says how much noise a value gets (package dp, LaplacePart). One entity has at most Rows rows, after the joins, each
+// of which moves one cell by at most Delta units of the column. EpsilonMicro is ε in millionths for the whole vector of
+// cells, which are disjoint.
 type Noise struct {
-	// Sensitivity is the most that one entity can move the vector of all cells in L1, in units of the column: its rows
-	// (after the joins) times the most |value| of a row.
-	Sensitivity int64 `json:"sensitivity"`
-	// EpsilonMicro is ε in millionths for the whole vector: the cells of a release are disjoint.
+	Rows         int64 `json:"rows"`
+	Delta        int64 `json:"delta"`
 	EpsilonMicro int64 `json:"epsilon_micro"`
 }
+
+// Part is what each node adds.
+func (n Noise) Part() dp.LaplacePart { return dp.NewLaplacePart(n.Rows, n.Delta, n.EpsilonMicro) }
 
 // Release is one table of results: a noised count per cell, opened among the nodes, and for every cell whose noised count
 // is at least MinCount noised sums (opened at the gate alone) and quantiles. Of the other cells nothing more is computed
@@ -41,7 +46,7 @@ type Quantile struct {
 	Min       int64   `json:"min"`
 	Max       int64   `json:"max"`
 	Unit      int64   `json:"unit"`
-	// Noise is for all fractions and steps together, which share ε evenly. Its sensitivity is that of a count.
+	// Noise is for all fractions and steps together, which share ε evenly. Its Delta is that of a count, 1.
 	Noise Noise `json:"noise"`
 }
 
@@ -63,7 +68,9 @@ func (q Quantile) Steps() int {
 
 // Each is the noise of one noised count of the bisection, with ε rounded down.
 func (q Quantile) Each() Noise {
-	return Noise{Sensitivity: q.Noise.Sensitivity, EpsilonMicro: q.Noise.EpsilonMicro / max(1, int64(len(q.Fractions)*q.Steps()))}
+	n := q.Noise
+	n.EpsilonMicro /= max(1, int64(len(q.Fractions)*q.Steps()))
+	return n
 }
 
 // KeyRelease opens the keys of a GROUP BY over a domain that nobody declared: those whose noised count reaches MinCount,

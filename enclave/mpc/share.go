@@ -1,6 +1,7 @@
 package mpc
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha256"
@@ -71,14 +72,14 @@ func (c Component) Expand() []uint64 {
 	if err != nil {
 		panic("mpc: a seed is an AES-256 key: " + err.Error())
 	}
-	bytes := make([]byte, 8*min(c.Rows, 4096))
+	buf := make([]byte, 8*min(c.Rows, 4096))
 	out := make([]uint64, c.Rows)
 	stream := cipher.NewCTR(block, make([]byte, aes.BlockSize))
 	for at := 0; at < c.Rows; {
-		clear(bytes)
-		stream.XORKeyStream(bytes, bytes)
-		for o := 0; o < len(bytes) && at < c.Rows; o += 8 {
-			out[at] = binary.LittleEndian.Uint64(bytes[o:])
+		clear(buf)
+		stream.XORKeyStream(buf, buf)
+		for o := 0; o < len(buf) && at < c.Rows; o += 8 {
+			out[at] = binary.LittleEndian.Uint64(buf[o:])
 			at++
 		}
 	}
@@ -86,7 +87,11 @@ func (c Component) Expand() []uint64 {
 }
 
 // Commitment is the SHA-256 of the encoding: what the Manifest publishes and each holder checks before use.
-func (c Component) Commitment() Digest { return sha256.Sum256(c.Encode()) }
+func (c Component) Commitment() Digest {
+	h := sha256.New()
+	c.encode(h)
+	return Digest(h.Sum(nil))
+}
 
 // Encoding: magic, kind, form, rows, salt, then the seed or the words; integers little-endian.
 const (
@@ -100,21 +105,36 @@ const (
 
 // Encode is the component's one encoding.
 func (c Component) Encode() []byte {
-	out := make([]byte, 0, headerSize+max(32, 8*len(c.Words)))
-	out = append(out, componentMagic...)
-	out = append(out, c.Kind[0], seedForm)
+	var out bytes.Buffer
+	out.Grow(headerSize + max(len(c.Seed), 8*len(c.Words)))
+	c.encode(&out)
+	return out.Bytes()
+}
+
+// encode writes to what never fails.
+func (c Component) encode(w io.Writer) {
+	header := make([]byte, 0, headerSize)
+	header = append(header, componentMagic...)
+	form := byte(seedForm)
 	if c.Words != nil {
-		out[len(out)-1] = wordForm
+		form = wordForm
 	}
-	out = binary.LittleEndian.AppendUint64(out, uint64(c.Rows))
-	out = append(out, c.Salt[:]...)
+	header = append(header, c.Kind[0], form)
+	header = binary.LittleEndian.AppendUint64(header, uint64(c.Rows))
+	w.Write(append(header, c.Salt[:]...))
 	if c.Words == nil {
-		return append(out, c.Seed[:]...)
+		w.Write(c.Seed[:])
+		return
 	}
-	for _, w := range c.Words {
-		out = binary.LittleEndian.AppendUint64(out, w)
+	var block [4096]byte
+	for words := c.Words; len(words) > 0; {
+		n := min(len(words), len(block)/8)
+		for i, v := range words[:n] {
+			binary.LittleEndian.PutUint64(block[8*i:], v)
+		}
+		w.Write(block[:8*n])
+		words = words[n:]
 	}
-	return out
 }
 
 // ParseComponent reads what Encode wrote, and nothing else.

@@ -43,6 +43,11 @@ func (c *cell) value(f formula) enclave.Value {
 		return writeCount(n.v, n.variance(c.noise))
 	case "PERCENTILE":
 		val = c.percentile(f)
+	case "COUNT_DISTINCT":
+		n := c.moment(enclave.DistinctMoment(f.x().Name))
+		return writeCount(n.v, n.variance(c.noise))
+	case "QUANTILE":
+		return c.quantile(f)
 	case "REGR_R2":
 		val = c.determination(f)
 	default:
@@ -79,6 +84,21 @@ func (c *cell) compute(f formula) (n number, decimals int64) {
 		return c.average(y).minus(c.slope(y, x).times(c.average(x))), y.Scale + 2
 	}
 	panic(fmt.Sprintf("program: function %q passed the check of the plan", f.name))
+}
+
+// quantile writes a value that the nodes found by bisection. How far off it may be depends on how dense the data is there,
+// which nobody knows: the explanation of the plan states the deviation in rows. It is withheld where fewer rows lie on
+// either side of it than so many deviations of one noised count: single steps of the bisection then go astray.
+func (c *cell) quantile(f formula) enclave.Value {
+	rows, each := c.rows(enclave.Column{}), c.steps[enclave.QuantileMoment(f.x().Name, f.micro)]
+	side := float().Mul(rows.v, integer(min(f.micro, 1_000_000-f.micro)))
+	side.Quo(side, integer(1_000_000))
+	least := float().Mul(integer(clearance*clearance), each)
+	if side.Sign() < 0 || float().Mul(side, side).Cmp(least) < 0 {
+		return enclave.Value{Null: fmt.Sprintf("too few rows lie beyond this quantile of %q to tell it from the noise", f.x().Name)}
+	}
+	v, _ := c.opened.Get(c.index, c.moments[enclave.QuantileMoment(f.x().Name, f.micro)], 0)
+	return enclave.Value{Text: fixed(float().Quo(integer(v), power(f.x().Scale)), int(f.x().Scale))}
 }
 
 func (c *cell) fail(reason string, args ...any) number {

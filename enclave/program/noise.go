@@ -24,6 +24,10 @@ func scale(p *enclave.Plan, measure int) dp.Scale {
 	return dp.LaplaceScale(p.EntityRows, me.Delta, me.EpsilonMicro)
 }
 
+// JointPieces is what Keep and Tabulate take for pieces in a joint plan, whose noise is that of three nodes' parts. Any
+// number but 0, which is no noise, means the same.
+const JointPieces = 3
+
 // StdDev is the standard deviation of the noise on each opened value of a measure, in encoded units: the sum of one
 // discrete Laplace sample per piece. With no pieces there is no noise, as in package reference.
 func StdDev(p *enclave.Plan, measure, pieces int) float64 {
@@ -37,7 +41,31 @@ func variance(p *enclave.Plan, measure, pieces int) *big.Float {
 	if pieces == 0 {
 		return float()
 	}
-	b := scale(p, measure)
+	if p.Joint != nil {
+		return jointVariance(p, measure)
+	}
+	return laplace(scale(p, measure), integer(int64(pieces)))
+}
+
+// jointVariance is that of three nodes' parts, dp.LaplacePart.Variance in fixed precision.
+func jointVariance(p *enclave.Plan, measure int) *big.Float {
+	return partVariance(jointPart(p, measure))
+}
+
+func jointPart(p *enclave.Plan, measure int) dp.LaplacePart {
+	me := p.Measures[measure]
+	return dp.NewLaplacePart(p.EntityRows, me.Delta, me.EpsilonMicro)
+}
+
+func partVariance(part dp.LaplacePart) *big.Float {
+	grain := float().Mul(integer(part.Grain), integer(part.Grain))
+	polya := float().Mul(grain, laplace(part.Scale, float().Quo(integer(3), integer(2))))
+	uniform := float().Quo(float().Sub(grain, integer(1)), integer(4))
+	return polya.Add(polya, uniform)
+}
+
+// laplace is times the variance of a discrete Laplace variable.
+func laplace(b dp.Scale, times *big.Float) *big.Float {
 	x := float().Quo(float().SetInt(b.Den), float().SetInt(new(big.Int).Lsh(b.Num, 1)))
 	if x.Cmp(integer(precision)) > 0 { // less than 2^-precision
 		return float()
@@ -45,7 +73,7 @@ func variance(p *enclave.Plan, measure, pieces int) *big.Float {
 	s := sinh(x)
 	s.Mul(s, s)
 	s.Mul(s, integer(2))
-	return s.Quo(integer(int64(pieces)), s)
+	return s.Quo(times, s)
 }
 
 // sinh sums the Taylor series, of positive terms only, until they no longer count.

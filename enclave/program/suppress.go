@@ -34,6 +34,9 @@ func Keep(p *enclave.Plan, pieces int, cells []enclave.Cell, counts []int64) (ke
 // cohort is the smallest cohort in rows and the margin for noise on top of it.
 func cohort(p *enclave.Plan, pieces int) (rows, margin *big.Int) {
 	rows = new(big.Int).Mul(big.NewInt(p.MinCohort), big.NewInt(p.EntityRows))
+	if p.Joint != nil {
+		return rows, jointPart(p, 0).Margin(p.MarginMilli)
+	}
 	return rows, dp.SuppressionMargin(scale(p, 0), pieces, p.MarginMilli)
 }
 

@@ -66,10 +66,11 @@ func Tabulate(p *enclave.Plan, m *enclave.Manifest, pieces int, cells []enclave.
 type frame struct {
 	plan     *enclave.Plan
 	manifest *enclave.Manifest
-	noise    []*big.Float           // variance by measure
-	moments  map[enclave.Moment]int // measures of whole cells
-	bins     map[string]int         // measures that count by the bins of a column
-	formulas []formula              // by output
+	noise    []*big.Float                  // variance by measure
+	steps    map[enclave.Moment]*big.Float // joint plans: variance of one noised count of a quantile's bisection
+	moments  map[enclave.Moment]int        // measures of whole cells
+	bins     map[string]int                // measures that count by the bins of a column
+	formulas []formula                     // by output
 }
 
 // formula is an output with its columns looked up.
@@ -95,7 +96,11 @@ func newFrame(p *enclave.Plan, m *enclave.Manifest, pieces int) (*frame, error) 
 	if err := checkNoise(p); err != nil {
 		return nil, err
 	}
-	f := &frame{plan: p, manifest: m, moments: map[enclave.Moment]int{}, bins: map[string]int{}}
+	steps, err := bisections(p, pieces)
+	if err != nil {
+		return nil, err
+	}
+	f := &frame{plan: p, manifest: m, steps: steps, moments: map[enclave.Moment]int{}, bins: map[string]int{}}
 	for i, me := range p.Measures {
 		f.noise = append(f.noise, variance(p, i, pieces))
 		switch {
@@ -143,6 +148,11 @@ func (f *frame) formula(o enclave.Output) (formula, error) {
 	for _, mo := range need {
 		if _, ok := f.moments[mo]; !ok {
 			return fo, fmt.Errorf("%s needs the moment %q, which the plan does not open", o.Func, mo)
+		}
+	}
+	if o.Func == "QUANTILE" {
+		if _, ok := f.moments[enclave.QuantileMoment(o.Args[0], o.ParamMicro)]; !ok || fo.cols[0].Type != enclave.TypeNumber {
+			return fo, fmt.Errorf("QUANTILE of %q at %d·10⁻⁶ is not opened by the plan", o.Args[0], o.ParamMicro)
 		}
 	}
 	if o.Func == "PERCENTILE" {

@@ -54,6 +54,20 @@ func (c *Custodian) catchUp(ctx context.Context, b *enclave.Bundle, proof enclav
 	if r := c.withheld(b); r != nil {
 		return r
 	}
+	return c.ended(b)
+}
+
+// ended refuses a dossier of a dataset whose disposal is in the log by now.
+func (c *Custodian) ended(b *enclave.Bundle) error {
+	for _, signed := range append([]enclave.Signed{b.Manifest}, b.Manifests...) {
+		var m enclave.Manifest
+		if err := signed.Open(enclave.KindManifest, &m); err != nil {
+			return refuse(ErrDossier, "manifest").Because(err)
+		}
+		if c.follow.logged[entryKey{m.Keyset, enclave.EntryDisposal}] {
+			return refuse(ErrDisposed, "dataset %q, keyset %s", m.Dataset, m.Keyset.Short())
+		}
+	}
 	return nil
 }
 

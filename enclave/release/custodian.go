@@ -58,9 +58,12 @@ type Config struct {
 	Roster  canon.Signed      // roster to start with; a dossier may bring a later one
 	Log     Log
 	Build   BuildFunc
-	Workers int              // goroutines for execution; 0 = 1
-	Clock   func() time.Time // nil = time.Now
-	Logger  *slog.Logger     // nil = slog.Default
+	Workers int  // goroutines for execution; 0 = 1
+	Node    Node // this body's compute node; nil = joint plans are refused
+	// Open decrypts what was encrypted to this custodian, such as keys of components; needed with Node.
+	Open   func(info, sealed []byte) ([]byte, error)
+	Clock  func() time.Time // nil = time.Now
+	Logger *slog.Logger     // nil = slog.Default
 }
 
 // Custodian holds pieces of keysets and decides alone about each opening.
@@ -103,10 +106,6 @@ func New(cfg Config) (*Custodian, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	roster, err := operators.OpenRoster(cfg.Roster, cfg.RootKey)
-	if err != nil {
-		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
-	}
 	if err := durable.MkdirAll(filepath.Join(cfg.Dir, "shares"), 0o700); err != nil {
 		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
 	}
@@ -116,7 +115,10 @@ func New(cfg Config) (*Custodian, error) {
 		}
 	}
 	c := &Custodian{cfg: cfg, peers: map[string]Member{}, sessions: map[enclave.Digest]*session{}}
-	c.roster.Store(roster)
+	err := c.openRoster()
+	if err != nil {
+		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
+	}
 	if c.follow, err = openFollower(cfg.Dir, cfg.Signer.Name(), cfg.Log); err != nil {
 		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
 	}
@@ -132,9 +134,6 @@ func New(cfg Config) (*Custodian, error) {
 	}
 	return c, nil
 }
-
-// Roster is the latest roster that this custodian knows.
-func (c *Custodian) Roster() *operators.Roster { return c.roster.Load() }
 
 // key finds a custodian's verification key.
 func (c *Custodian) key(name string) (ed25519.PublicKey, error) {
@@ -154,20 +153,6 @@ func (c *Custodian) Connect(peers ...Member) {
 			c.peers[p.Name()] = p
 		}
 	}
-}
-
-// UseRoster takes over a later roster that the root key signed. An earlier one changes nothing.
-func (c *Custodian) UseRoster(s canon.Signed) error {
-	r, err := operators.OpenRoster(s, c.cfg.RootKey)
-	if err != nil {
-		return fmt.Errorf("custodian %q: %w", c.Name(), err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if r.Serial > c.Roster().Serial {
-		c.roster.Store(r)
-	}
-	return nil
 }
 
 // Close ends the custodian's use of its files.
@@ -232,14 +217,16 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 	if known := c.Roster().Serial; d.Roster.Serial < known {
 		return nil, refuse(ErrDossier, "roster %d is older than %d, which is known here", d.Roster.Serial, known)
 	}
-	c.roster.Store(d.Roster)
+	if err := c.takeRoster(b.Roster, d.Roster); err != nil {
+		return nil, err
+	}
 	if err := c.settle(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.follow.check(d.Checkpoint); err != nil {
 		return nil, refuse(ErrLogFork, "proofs lead to another log").Because(err)
 	}
-	if err := c.current(ctx, d); err != nil {
+	if err := c.current(ctx, b, d); err != nil {
 		return nil, err
 	}
 	if r := c.withheld(b); r != nil {
@@ -262,6 +249,9 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 
 // execute computes the plan from the custodian's own mirror and compares the digest.
 func (c *Custodian) execute(ctx context.Context, d *Dossier) (*session, error) {
+	if d.Program != nil {
+		return c.prepareJoint(ctx, d)
+	}
 	params, err := he.Compile(d.Keyset.Params)
 	if err != nil || d.Plan.Params != d.Keyset.Params {
 		return nil, refuse(ErrPlanMismatch, "plan is for parameter set %q, keyset for %q", d.Plan.Params, d.Keyset.Params).Because(err)
@@ -306,6 +296,11 @@ func (c *Custodian) Commit(ctx context.Context, b *enclave.Bundle, active []stri
 }
 
 func (c *Custodian) checkActive(d *Dossier, active []string) *Refusal {
+	if d.Program != nil {
+		if r := d.allNodes(active); r != nil {
+			return r
+		}
+	}
 	if len(active) < d.Keyset.Quorum || !slices.IsSorted(active) || len(slices.Compact(slices.Clone(active))) != len(active) || !slices.Contains(active, c.Name()) {
 		return refuse(ErrNotCommitted, "active custodians %q are not a sorted quorum of %d that includes this one", active, d.Keyset.Quorum)
 	}
@@ -355,6 +350,9 @@ func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, a
 		return err
 	}
 	charge := &Charge{Keyset: d.KeysetSum, Epoch: d.Keyset.Epoch, Scenario: d.Plan.Scenario}
+	for _, o := range d.Others {
+		charge.Also = append(charge.Also, AlsoCharged{Keyset: o.KeysetDigest, Epoch: o.Keyset.Epoch})
+	}
 	newOpenings, r := c.price(s, charge)
 	if r != nil {
 		return r
@@ -419,23 +417,27 @@ func (c *Custodian) price(s *session, charge *Charge) (newOpenings int64, _ *Ref
 	return newOpenings, nil
 }
 
-// afford checks the budgets of dataset, scenario and scenario-on-dataset, and the cap on openings.
+// afford checks the budgets of scenario, of every dataset and of the scenario on it, and the cap on openings.
 func (c *Custodian) afford(d *Dossier, dataset, scenario, openings int64) *Refusal {
-	_, limit, ok := d.Grant.Dataset(d.Plan.Dataset)
-	if !ok {
-		return refuse(ErrUnauthorized, "grant does not cover dataset %q", d.Plan.Dataset)
-	}
-	spent, ofScenario, all := c.ledger.spent(d.KeysetSum, d.Keyset.Epoch, d.Plan.Scenario)
-	for _, b := range []struct {
-		what               string
-		spent, cost, limit int64
-	}{
-		{"dataset " + d.Plan.Dataset, spent, dataset, d.Keyset.BudgetMicro},
-		{"the scenario on dataset " + d.Plan.Dataset, ofScenario, scenario, limit.EpsilonMicro},
-		{"the scenario", all, scenario, d.Grant.EpsilonMicro},
-	} {
-		if b.cost > b.limit-b.spent {
-			return refuse(ErrBudget, "%s has ε %s of %s left, this job costs %s", b.what, micro(b.limit-b.spent), micro(b.limit), micro(b.cost))
+	datasets := append([]Other{{Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Manifest: &d.Manifest}}, d.Others...)
+	for _, o := range datasets {
+		name := o.Manifest.Dataset
+		_, limit, ok := d.Grant.Dataset(name)
+		if !ok {
+			return refuse(ErrUnauthorized, "grant does not cover dataset %q", name)
+		}
+		spent, ofScenario, all := c.ledger.spent(o.KeysetDigest, o.Keyset.Epoch, d.Plan.Scenario)
+		for _, b := range []struct {
+			what               string
+			spent, cost, limit int64
+		}{
+			{"dataset " + name, spent, dataset, o.Keyset.BudgetMicro},
+			{"the scenario on dataset " + name, ofScenario, scenario, limit.EpsilonMicro},
+			{"the scenario", all, scenario, d.Grant.EpsilonMicro},
+		} {
+			if b.cost > b.limit-b.spent {
+				return refuse(ErrBudget, "%s has ε %s of %s left, this job costs %s", b.what, micro(b.limit-b.spent), micro(b.limit), micro(b.cost))
+			}
 		}
 	}
 	set, err := enclave.LookupParams(d.Keyset.Params)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/mpc"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
 )
@@ -21,6 +22,15 @@ type Question struct {
 	EpsilonMicro   int64
 	Grant          *operators.Grant
 	GrantDigest    enclave.Digest
+	Keyset         *enclave.Keyset
+	KeysetDigest   enclave.Digest
+	Manifest       *enclave.Manifest
+	ManifestDigest enclave.Digest
+	Others         []Other // datasets of JOIN
+}
+
+// Other is one more dataset of a join.
+type Other struct {
 	Keyset         *enclave.Keyset
 	KeysetDigest   enclave.Digest
 	Manifest       *enclave.Manifest
@@ -42,6 +52,9 @@ type Dossier struct {
 	PlanDigest enclave.Digest
 	KeysetSum  enclave.Digest     // lineage: the first keyset, which manifest, blobs and ledgers name
 	Dealing    enclave.Digest     // Keyset itself: the first one, or the refresh of the plan's epoch
+	Others     []Other            // of a join
+	Program    *mpc.Program       // of a joint plan; Layout is then nil
+	View       *enclave.Manifest  // what Cells and Tabulate speak of: the manifest itself, or the view of a joint plan
 	Checkpoint enclave.Checkpoint // latest that a proof led to
 	CheckText  string
 	Keys       enclave.LogKeys
@@ -80,53 +93,70 @@ func (d *Dossier) roster(b *enclave.Bundle, root ed25519.PublicKey) *Refusal {
 	return nil
 }
 
-// data checks manifest and keyset: both signed by a steward of one and the same agency.
+// data checks manifests and keysets: both of each dataset signed by a steward of one and the same agency.
 func (d *Dossier) data(b *enclave.Bundle) *Refusal {
-	by, err := d.Roster.VerifyPast(b.Manifest, enclave.KindManifest, operators.RoleSteward)
-	if err != nil {
-		return refuse(ErrDossier, "manifest").Because(err)
-	}
-	if err := b.Manifest.Open(enclave.KindManifest, &d.Manifest); err != nil {
-		return refuse(ErrDossier, "manifest").Because(err)
-	}
-	if by.Body != d.Manifest.Owner {
-		return refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", d.Manifest.Owner, by.Name, by.Body)
-	}
-	d.KeysetSum = d.Manifest.Keyset
-	return d.keyset(b)
-}
-
-// keyset finds the keyset that the plan was made for: of the manifest's lineage, the one of the plan's epoch. That it is
-// the latest is for custodians to judge, who follow the log.
-func (d *Dossier) keyset(b *enclave.Bundle) *Refusal {
 	var claimed enclave.Plan
 	if err := b.Plan.Open(enclave.KindPlan, &claimed); err != nil {
 		return refuse(ErrDossier, "plan").Because(err)
 	}
+	first, dealing, r := d.dataset(b, b.Manifest, claimed.Epoch)
+	if r != nil {
+		return r
+	}
+	d.Manifest, d.Keyset, d.KeysetSum, d.Dealing, d.View = *first.Manifest, *first.Keyset, first.KeysetDigest, dealing, first.Manifest
+	for i, signed := range b.Manifests {
+		if claimed.Joint == nil || i+1 >= len(claimed.Joint.Sources) {
+			return refuse(ErrPlanMismatch, "dossier has %d more manifests than the plan has datasets", len(b.Manifests)-i)
+		}
+		other, _, r := d.dataset(b, signed, claimed.Joint.Sources[i+1].Epoch)
+		if r != nil {
+			return r
+		}
+		d.Others = append(d.Others, *other)
+	}
+	return nil
+}
+
+// dataset checks one manifest and finds the keyset that the plan was made for: of the manifest's lineage, the one of the
+// plan's epoch. That it is the latest is for custodians to judge, who follow the log.
+func (d *Dossier) dataset(b *enclave.Bundle, manifest canon.Signed, epoch int64) (out *Other, dealing enclave.Digest, _ *Refusal) {
+	out = &Other{Manifest: &enclave.Manifest{}, ManifestDigest: manifest.Digest()}
+	by, err := d.Roster.VerifyPast(manifest, enclave.KindManifest, operators.RoleSteward)
+	if err != nil {
+		return nil, dealing, refuse(ErrDossier, "manifest").Because(err)
+	}
+	if err := manifest.Open(enclave.KindManifest, out.Manifest); err != nil {
+		return nil, dealing, refuse(ErrDossier, "manifest").Because(err)
+	}
+	m := out.Manifest
+	if by.Body != m.Owner {
+		return nil, dealing, refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", m.Owner, by.Name, by.Body)
+	}
+	out.KeysetDigest = m.Keyset
 	var own []enclave.Signed // those that the manifest's owner signed
 	for _, signed := range b.Keysets {
 		by, err := d.Roster.VerifyPast(signed, enclave.KindKeyset, operators.RoleSteward)
 		if err != nil {
-			return refuse(ErrDossier, "keyset").Because(err)
+			return nil, dealing, refuse(ErrDossier, "keyset").Because(err)
 		}
-		if by.Body == d.Manifest.Owner {
+		if by.Body == m.Owner {
 			own = append(own, signed)
-		} else if signed.Digest() == d.KeysetSum {
-			return refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q of %q signed", d.Manifest.Dataset, d.Manifest.Owner, d.KeysetSum.Short(), by.Name, by.Body)
+		} else if signed.Digest() == m.Keyset {
+			return nil, dealing, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q of %q signed", m.Dataset, m.Owner, m.Keyset.Short(), by.Name, by.Body)
 		}
 	}
-	ks, sum, err := enclave.Lineage(d.KeysetSum, own, claimed.Epoch)
+	ks, dealing, err := enclave.Lineage(m.Keyset, own, epoch)
 	if errors.Is(err, enclave.ErrNotFound) {
-		return refuse(ErrDossier, "keyset %s of the manifest, epoch %d, is not in the dossier", d.KeysetSum, claimed.Epoch)
+		return nil, dealing, refuse(ErrDossier, "keyset %s of the manifest, epoch %d, is not in the dossier", m.Keyset, epoch)
 	}
 	if err != nil {
-		return refuse(ErrForeignKeyset, "keyset").Because(err)
+		return nil, dealing, refuse(ErrForeignKeyset, "keyset").Because(err)
 	}
-	if ks.Owner != d.Manifest.Owner || ks.Dataset != d.Manifest.Dataset {
-		return refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which is for dataset %q of %q", d.Manifest.Dataset, d.Manifest.Owner, d.KeysetSum.Short(), ks.Dataset, ks.Owner)
+	if ks.Owner != m.Owner || ks.Dataset != m.Dataset {
+		return nil, dealing, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which is for dataset %q of %q", m.Dataset, m.Owner, m.Keyset.Short(), ks.Dataset, ks.Owner)
 	}
-	d.Keyset, d.Dealing = *ks, sum
-	return nil
+	out.Keyset = ks
+	return out, dealing, nil
 }
 
 // owners maps every dataset of the scenario to the agency that signed its keyset.
@@ -182,12 +212,15 @@ func (d *Dossier) plan(b *enclave.Bundle, build BuildFunc) *Refusal {
 		return refuse(ErrDossier, "plan").Because(err)
 	}
 	again, err := build(Question{Query: d.Plan.Query, EpsilonMicro: d.Plan.AskedMicro, Grant: &d.Grant, GrantDigest: b.Grant.Digest(),
-		Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Manifest: &d.Manifest, ManifestDigest: b.Manifest.Digest()})
+		Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Manifest: &d.Manifest, ManifestDigest: b.Manifest.Digest(), Others: d.Others})
 	if err != nil {
 		return refuse(ErrPlanMismatch, "query is refused here").Because(err)
 	}
 	if sum := canon.DigestOf(again); sum != d.PlanDigest {
 		return refuse(ErrPlanMismatch, "plan %s, rebuilt %s", d.PlanDigest.Short(), sum.Short())
+	}
+	if d.Plan.Joint != nil {
+		return d.joint()
 	}
 	if d.Layout, _ = d.Manifest.Layout(d.Plan.Layout); d.Layout == nil {
 		return refuse(ErrPlanMismatch, "manifest has no layout %q", d.Plan.Layout)
@@ -205,7 +238,12 @@ func (d *Dossier) receipt(b *enclave.Bundle) *Refusal {
 	if err := b.Receipt.Open(enclave.KindReceipt, &d.Receipt); err != nil {
 		return refuse(ErrReceipt, "content").Because(err)
 	}
-	inputs, _ := d.Layout.Inputs(d.Terms)
+	var inputs []enclave.Digest
+	if d.Program != nil {
+		inputs = d.jointInputs()
+	} else {
+		inputs, _ = d.Layout.Inputs(d.Terms)
+	}
 	switch {
 	case d.Receipt.Plan != d.PlanDigest:
 		return refuse(ErrReceipt, "it is for plan %s, not %s", d.Receipt.Plan.Short(), d.PlanDigest.Short())
@@ -213,6 +251,8 @@ func (d *Dossier) receipt(b *enclave.Bundle) *Refusal {
 		return refuse(ErrReceipt, "worker %s was not approved for the scenario; approved are %v", d.Receipt.Worker, d.Grant.Workers)
 	case d.Receipt.Terms != int64(len(d.Terms)):
 		return refuse(ErrReceipt, "it has %d terms, the plan %d", d.Receipt.Terms, len(d.Terms))
+	case d.Program != nil && d.Receipt.Output != canon.Sum(d.Plan.Joint.Program):
+		return refuse(ErrReceipt, "it announces another program than the plan's")
 	case !slices.Equal(d.Receipt.Inputs, inputs):
 		return refuse(ErrReceipt, "its inputs are not the plan's")
 	}
@@ -228,6 +268,9 @@ func (d *Dossier) logged(b *enclave.Bundle) *Refusal {
 	need := map[enclave.Digest]string{
 		b.Roster.Digest(): enclave.EntryRoster, b.Manifest.Digest(): enclave.EntryManifest,
 		d.PlanDigest: enclave.EntryPlan, b.Receipt.Digest(): enclave.EntryReceipt,
+	}
+	for _, s := range b.Manifests {
+		need[s.Digest()] = enclave.EntryManifest
 	}
 	for _, s := range b.Keysets {
 		need[s.Digest()] = enclave.EntryKeyset
@@ -250,8 +293,18 @@ type entryKey struct {
 
 func (d *Dossier) proofs(b *enclave.Bundle) (map[entryKey]bool, *Refusal) {
 	proven := map[entryKey]bool{}
+	opened := map[string]enclave.Checkpoint{} // by the text whose signatures were verified
 	for _, p := range b.Proofs {
-		e, cp, err := p.Check(d.Keys)
+		cp, ok := opened[p.Checkpoint]
+		var err error
+		if !ok {
+			cp, err = d.Keys.Open(p.Checkpoint)
+			opened[p.Checkpoint] = cp
+		}
+		var e enclave.Entry
+		if err == nil {
+			e, err = p.Under(cp)
+		}
 		if err != nil {
 			return nil, refuse(ErrNotLogged, "proof of entry %d", p.Index).Because(err)
 		}

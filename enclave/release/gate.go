@@ -139,7 +139,7 @@ func (c *Custodian) second(ctx context.Context, b *enclave.Bundle, active []Memb
 	c.mu.Lock()
 	s, err := c.examine(ctx, b)
 	var any bool
-	if err == nil {
+	if err == nil && s.dossier.Program == nil { // nodes open both stages in one go
 		var counts []int64
 		if counts, err = c.tally(ctx, s, 1, nil, names, first); err == nil {
 			keep, _ := c.decide(s.dossier, counts)

@@ -51,6 +51,18 @@ type Charge struct {
 	DatasetMicro  int64          `json:"dataset_micro"`
 	ScenarioMicro int64          `json:"scenario_micro"`
 	Opens         []Opening      `json:"opens"`
+	Also          []AlsoCharged  `json:"also,omitempty"` // the other datasets of a join, each charged DatasetMicro as well
+}
+
+// AlsoCharged is one more keyset that a charge is on.
+type AlsoCharged struct {
+	Keyset enclave.Digest `json:"keyset"`
+	Epoch  int64          `json:"epoch"`
+}
+
+// on reports whether the charge is on a keyset in an epoch.
+func (c *Charge) on(keyset enclave.Digest, epoch int64) bool {
+	return c.Keyset == keyset && c.Epoch == epoch || slices.Contains(c.Also, AlsoCharged{keyset, epoch})
 }
 
 // Opening ties a noise key to the one ciphertext that may ever be opened under it.
@@ -286,7 +298,7 @@ func (l *ledger) spent(keyset enclave.Digest, epoch int64, scenario enclave.Dige
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range l.charges {
-		if c.Keyset == keyset && c.Epoch == epoch {
+		if c.on(keyset, epoch) {
 			dataset += c.DatasetMicro
 			if c.Scenario == scenario {
 				ofScenario += c.ScenarioMicro

@@ -120,18 +120,23 @@ func (c *Custodian) readLog(ctx context.Context) error {
 	return nil
 }
 
-// current insists that the dossier's keyset is the latest of a lineage that was not disposed of, and erases the pieces of
+// current insists that the keyset of every dataset is the latest of a lineage that was not disposed of, and erases the pieces of
 // those before it: the dossier proves that the refresh was logged.
-func (c *Custodian) current(ctx context.Context, d *Dossier) error {
-	if c.follow.logged[entryKey{d.KeysetSum, enclave.EntryDisposal}] {
-		return refuse(ErrDisposed, "dataset %q, keyset %s", d.Keyset.Dataset, d.KeysetSum.Short())
+func (c *Custodian) current(ctx context.Context, b *enclave.Bundle, d *Dossier) error {
+	if err := c.ended(b); err != nil {
+		return err
 	}
-	for _, later := range c.of(d.KeysetSum) {
-		if ks := c.dealt[later]; ks.Epoch > d.Keyset.Epoch && c.follow.logged[entryKey{later, enclave.EntryKeyset}] {
-			return refuse(ErrReplaced, "the plan is for epoch %d of keyset %s, which is at epoch %d", d.Keyset.Epoch, d.KeysetSum.Short(), ks.Epoch)
+	for _, o := range append([]Other{{Keyset: &d.Keyset, KeysetDigest: d.KeysetSum}}, d.Others...) {
+		for _, later := range c.of(o.KeysetDigest) {
+			if ks := c.dealt[later]; ks.Epoch > o.Keyset.Epoch && c.follow.logged[entryKey{later, enclave.EntryKeyset}] {
+				return refuse(ErrReplaced, "the plan is for epoch %d of keyset %s, which is at epoch %d", o.Keyset.Epoch, o.KeysetDigest.Short(), ks.Epoch)
+			}
+		}
+		if err := c.eraseBefore(ctx, o.KeysetDigest, o.Keyset.Epoch); err != nil {
+			return err
 		}
 	}
-	return c.eraseBefore(ctx, d.KeysetSum, d.Keyset.Epoch)
+	return nil
 }
 
 // eraseBefore destroys the pieces of a lineage's keysets before an epoch.

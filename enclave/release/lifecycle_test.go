@@ -2,6 +2,7 @@ package release_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -243,5 +244,32 @@ func TestRotateWrappingKeys(t *testing.T) {
 	}
 	if _, _, err := w.open(w.job(cubeQuery, 1_000_000), custodianNames...); err != nil {
 		t.Error(err)
+	}
+}
+
+// endingLog ends a dataset between a custodian's examination and its announcement of shares.
+type endingLog struct {
+	*logView
+	end enclave.Entry
+}
+
+func (l *endingLog) Append(ctx context.Context, entries ...enclave.Entry) ([]enclave.LogProof, error) {
+	if entries[0].Type == enclave.EntryShare {
+		if _, err := l.logView.Append(ctx, l.end); err != nil {
+			return nil, err
+		}
+	}
+	return l.logView.Append(ctx, entries...)
+}
+
+func TestDisposalMeetsAReleaseUnderWay(t *testing.T) {
+	w := ready(t)
+	b := w.job(cubeQuery, 1_000_000)
+	w.check(w.custodians["cust-a"].Close())
+	w.openCustodianOn("cust-a", &endingLog{&logView{Log: w.log}, enclave.Entry{Type: enclave.EntryDisposal, Subject: w.keysets["water"].Digest(), By: "steward", At: w.at()}})
+	w.connect()
+	_, _, err := w.open(b, custodianNames...)
+	if !errors.Is(err, release.ErrDisposed) {
+		t.Errorf("a release that a disposal meets gives %v", err)
 	}
 }

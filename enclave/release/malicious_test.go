@@ -233,6 +233,25 @@ func TestMaliciousRotationOfQuorums(t *testing.T) {
 	}
 }
 
+// A roster in which somebody has left was seen once. An earlier one is refused, also after a restart.
+func TestMaliciousEarlierRoster(t *testing.T) {
+	n := overTheWire(t)
+	b := n.job(cubeQuery, 2_000_000)
+	later := n.roster
+	later.Serial++
+	n.check(n.custodians["cust-a"].UseRoster(n.sign("root", operators.KindRoster, later)))
+	for range 2 {
+		err := n.nodes["cust-b"].peers["cust-a"].Commit(t.Context(), b, []string{"cust-a", "cust-b"})
+		if !errors.Is(err, release.ErrDossier) {
+			t.Errorf("an earlier roster gives %v", err)
+		}
+		n.reboot("cust-a")
+		n.check(eventually(t, func() error { _, err := n.nodes["cust-b"].peers["cust-a"].Seen(t.Context()); return err }))
+	}
+	n.refusedOnRecord([]string{"cust-a"}, b.Plan.Digest(), release.ErrDossier)
+	n.nothingOpened(b)
+}
+
 // forkLog opens a copy of the log, as it is, under the same keys, with a witness that has forgotten. From here on there
 // are two histories.
 func (n *wire) forkLog() *audit.Log {
@@ -353,7 +372,7 @@ func TestMaliciousAnswersOfTheLog(t *testing.T) {
 			p.Entry = canon.MustMarshal(entries[0])
 			return []enclave.LogProof{p}, nil
 		}},
-		"no proof": {nil, func(context.Context, []enclave.Entry) ([]enclave.LogProof, error) { return nil, nil }},
+		"no proof": {release.ErrNotLogged, func(context.Context, []enclave.Entry) ([]enclave.LogProof, error) { return nil, nil }},
 		"an error": {nil, func(context.Context, []enclave.Entry) ([]enclave.LogProof, error) {
 			return nil, errors.New("not today")
 		}},

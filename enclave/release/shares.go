@@ -75,6 +75,9 @@ func (c *Custodian) share(ctx context.Context, b *enclave.Bundle, stage int, act
 	if err := c.committed(ctx, s, active); err != nil {
 		return canon.Signed{}, err
 	}
+	if s.dossier.Program != nil {
+		return c.shareJoint(ctx, b, s, stage)
+	}
 	var keep []bool
 	if stage == 2 {
 		counts, err := c.tally(ctx, s, 1, nil, active, first)
@@ -366,27 +369,14 @@ func (c *Custodian) decide(d *Dossier, stage1 []int64) (keep []bool, rules []str
 // outcome recomputes the table and what the release says of it from everyone's shares.
 func (c *Custodian) outcome(ctx context.Context, s *session, active []string, first, second []canon.Signed) (*enclave.Table, *enclave.Release, error) {
 	d := s.dossier
-	stage1, err := c.tally(ctx, s, 1, nil, active, first)
-	if err != nil {
-		return nil, nil, err
+	var table *enclave.Table
+	var keep []bool
+	var err error
+	if d.Program != nil {
+		table, keep, err = c.tableJoint(s, active, first)
+	} else {
+		table, keep, err = c.table(ctx, s, active, first, second)
 	}
-	keep, rules := c.decide(d, stage1)
-	values := program.NewValues(len(d.Cells), len(d.Plan.Measures))
-	fill := func(stage int, opened []int64) {
-		for k, i := range d.terms(stage, keep) {
-			t := d.Terms[i]
-			values.Set(t.Cell, t.Measure, t.Bin, opened[k])
-		}
-	}
-	fill(1, stage1)
-	if len(d.terms(2, keep)) > 0 {
-		stage2, err := c.tally(ctx, s, 2, keep, active, second)
-		if err != nil {
-			return nil, nil, err
-		}
-		fill(2, stage2)
-	}
-	table, err := program.Tabulate(&d.Plan, &d.Manifest, len(d.Keyset.Pieces), d.Cells, keep, rules, values)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -411,6 +401,33 @@ func (c *Custodian) outcome(ctx context.Context, s *session, active []string, fi
 	return table, &enclave.Release{Job: d.Receipt.Job, Operator: d.Plan.Operator, Scenario: d.Plan.Scenario, Grant: d.Plan.Grant,
 		Manifest: d.Plan.Manifest, Keyset: d.KeysetSum, Plan: d.PlanDigest, Receipt: canon.DigestOf(d.Receipt), Table: canon.DigestOf(table),
 		Cells: int64(len(d.Cells)), Suppressed: suppressed, ChargedMicro: charged, Custodians: active, Made: made}, nil
+}
+
+// table opens both stages and tabulates them.
+func (c *Custodian) table(ctx context.Context, s *session, active []string, first, second []canon.Signed) (*enclave.Table, []bool, error) {
+	d := s.dossier
+	stage1, err := c.tally(ctx, s, 1, nil, active, first)
+	if err != nil {
+		return nil, nil, err
+	}
+	keep, rules := c.decide(d, stage1)
+	values := program.NewValues(len(d.Cells), len(d.Plan.Measures))
+	fill := func(stage int, opened []int64) {
+		for k, i := range d.terms(stage, keep) {
+			t := d.Terms[i]
+			values.Set(t.Cell, t.Measure, t.Bin, opened[k])
+		}
+	}
+	fill(1, stage1)
+	if len(d.terms(2, keep)) > 0 {
+		stage2, err := c.tally(ctx, s, 2, keep, active, second)
+		if err != nil {
+			return nil, nil, err
+		}
+		fill(2, stage2)
+	}
+	table, err := program.Tabulate(&d.Plan, &d.Manifest, len(d.Keyset.Pieces), d.Cells, keep, rules, values)
+	return table, keep, err
 }
 
 // salt is a secret that every custodian derives alike: a hash of the shares themselves, of which each has 200 bits of

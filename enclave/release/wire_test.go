@@ -291,6 +291,18 @@ func TestWrongCertificates(t *testing.T) {
 			_, err := c.Accept(ctx, &enclavev1.AcceptRequest{})
 			return err
 		},
+		enclavev1.CustodianService_Retire_FullMethodName: func(ctx context.Context, c enclavev1.CustodianServiceClient) error {
+			_, err := c.Retire(ctx, &enclavev1.RetireRequest{})
+			return err
+		},
+		enclavev1.CustodianService_Dispose_FullMethodName: func(ctx context.Context, c enclavev1.CustodianServiceClient) error {
+			_, err := c.Dispose(ctx, &enclavev1.DisposeRequest{})
+			return err
+		},
+		enclavev1.CustodianService_Rotate_FullMethodName: func(ctx context.Context, c enclavev1.CustodianServiceClient) error {
+			_, err := c.Rotate(ctx, &enclavev1.RotateRequest{})
+			return err
+		},
 		enclavev1.CustodianService_Records_FullMethodName: func(ctx context.Context, c enclavev1.CustodianServiceClient) error {
 			s, err := c.Records(ctx, &enclavev1.RecordsRequest{})
 			if err == nil {
@@ -339,6 +351,12 @@ func TestWrongCertificates(t *testing.T) {
 			err := call(n.ca.Source(t, role, party), do)
 			if !slices.Contains(allowed, role) && status.Code(err) != codes.PermissionDenied {
 				t.Errorf("%s by a %s gives %v", name, role, err)
+			}
+			if name == enclavev1.CustodianService_Rotate_FullMethodName { // not even by a peer
+				if status.Code(err) != codes.PermissionDenied {
+					t.Errorf("%s by a %s gives %v", name, role, err)
+				}
+				continue
 			}
 			if slices.Contains(allowed, role) && (status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.Unauthenticated) {
 				t.Errorf("%s by a %s gives %v", name, role, err)

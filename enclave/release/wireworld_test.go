@@ -77,7 +77,7 @@ func networked(w *world) *wire {
 	return n
 }
 
-func overTheWire(t *testing.T) *wire { return networked(ready(t)) }
+func overTheWire(t testing.TB) *wire { return networked(ready(t)) }
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
@@ -275,7 +275,7 @@ type link struct {
 	conns map[net.Conn]bool
 }
 
-func newLink(t *testing.T, target func() string) *link {
+func newLink(t testing.TB, target func() string) *link {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

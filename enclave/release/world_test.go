@@ -33,7 +33,7 @@ import (
 
 // world is a lab around three custodians: real keys, log, witness, planner and sealing, in temporary folders.
 type world struct {
-	t          *testing.T
+	t          testing.TB
 	dir        string
 	epoch      time.Time
 	passed     atomic.Int64 // nanoseconds since epoch
@@ -54,6 +54,7 @@ type world struct {
 	scenario   canon.Digest
 	logged     map[canon.Digest]int64
 	jobs       int
+	node       func(name string, own *store.Store) release.Node // compute nodes; nil = none
 }
 
 var (
@@ -72,7 +73,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), epoch: time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC), ids: map[string]*keys.Identity{},
 		custodians: map[string]*release.Custodian{}, keysets: map[string]canon.Signed{}, manifests: map[string]canon.Signed{},
@@ -208,8 +209,12 @@ func (w *world) openCustodianFrom(name string, log release.Log, blobs store.Sour
 	own, err := store.Open(filepath.Join(dir, "mirror"))
 	w.check(err)
 	copies := mirror.New(own, blobs)
-	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: copies, RootKey: w.root.Verify(), Roster: w.signed,
-		Log: log, Build: build, Clock: w.now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	cfg := release.Config{Dir: filepath.Join(dir, "state"), Signer: w.ids[name], Keys: ring, Mirror: copies, RootKey: w.root.Verify(), Roster: w.signed,
+		Log: log, Build: build, Clock: w.now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	if w.node != nil {
+		cfg.Node, cfg.Open = w.node(name, own), w.ids[name].Open
+	}
+	c, err := release.New(cfg)
 	w.check(err)
 	w.t.Cleanup(func() {
 		c.Close()
@@ -243,8 +248,12 @@ func (w *world) members(names ...string) (out []release.Member) {
 }
 
 func build(q release.Question) (*enclave.Plan, error) {
-	return plan.Build(plan.Request{Query: q.Query, EpsilonMicro: q.EpsilonMicro, Grant: q.Grant, GrantDigest: q.GrantDigest,
-		Keyset: q.Keyset, KeysetDigest: q.KeysetDigest, Manifest: q.Manifest, ManifestDigest: q.ManifestDigest})
+	r := plan.Request{Query: q.Query, EpsilonMicro: q.EpsilonMicro, Grant: q.Grant, GrantDigest: q.GrantDigest,
+		Keyset: q.Keyset, KeysetDigest: q.KeysetDigest, Manifest: q.Manifest, ManifestDigest: q.ManifestDigest}
+	for _, o := range q.Others {
+		r.Others = append(r.Others, plan.Source{Keyset: o.Keyset, KeysetDigest: o.KeysetDigest, Manifest: o.Manifest, ManifestDigest: o.ManifestDigest})
+	}
+	return plan.Build(r)
 }
 
 const schemaText = `{"fields":[
@@ -374,7 +383,7 @@ func (w *world) decide(by string, subject canon.Digest, v operators.Verdict) can
 }
 
 // ready is a world with one sealed dataset, "water", and an approved scenario.
-func ready(t *testing.T) *world {
+func ready(t testing.TB) *world {
 	w := newWorld(t)
 	w.register("water", "steward", agency, 20)
 	w.approve(20_000_000, map[string]string{"water": "steward"})
@@ -461,6 +470,9 @@ func (w *world) prove(b *enclave.Bundle) {
 	w.t.Helper()
 	b.Proofs = nil
 	subjects := []canon.Digest{b.Roster.Digest(), b.Manifest.Digest(), b.Plan.Digest(), b.Receipt.Digest()}
+	for _, s := range b.Manifests {
+		subjects = append(subjects, s.Digest())
+	}
 	for _, s := range append(slices.Clone(b.Keysets), b.Statements...) {
 		subjects = append(subjects, s.Digest())
 	}

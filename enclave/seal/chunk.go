@@ -22,10 +22,11 @@ type chunk struct {
 	index   [][]int32
 	value   [][]int64
 	present [][]bool
+	entity  []uint64 // pseudonyms, where shares are sealed
 }
 
 func newChunk(cols []enclave.Column, n int) *chunk {
-	c := &chunk{}
+	c := &chunk{entity: make([]uint64, n)}
 	for range cols {
 		c.index = append(c.index, make([]int32, n))
 		c.value = append(c.value, make([]int64, n))
@@ -34,7 +35,8 @@ func newChunk(cols []enclave.Column, n int) *chunk {
 	return c
 }
 
-func (c *chunk) add(r schema.Record) {
+func (c *chunk) add(r schema.Record, entity uint64) {
+	c.entity[c.rows] = entity
 	for i := range c.index {
 		c.index[i][c.rows], c.value[i][c.rows], c.present[i][c.rows] = r.Index[i], r.Value[i], r.Present[i]
 	}
@@ -46,6 +48,11 @@ type valueOf func(c *chunk, out []int64)
 
 // valueOf compiles a vector's name: a moment of the columns, or an indicator of an axis.
 func (s *sealing) valueOf(st *layoutState, name string) (valueOf, error) {
+	if st.Kind == enclave.Shares {
+		if value, ok := s.shareOf(name); ok {
+			return value, nil
+		}
+	}
 	if rest, ok := strings.CutPrefix(name, "i:"); ok {
 		cut := strings.LastIndexByte(rest, ':')
 		k, err := strconv.ParseInt(rest[cut+1:], 10, 64)
@@ -155,6 +162,9 @@ func (s *sealing) sealChunk(c *chunk) error {
 			cells[st] = st.cells(c)
 		}
 	}
+	for _, st := range s.layouts {
+		st.rows += int64(c.rows)
+	}
 	var next atomic.Int64
 	var g errgroup.Group
 	for _, sealer := range s.sealers {
@@ -167,6 +177,12 @@ func (s *sealing) sealChunk(c *chunk) error {
 				}
 				st, v := jobs[i].st, jobs[i].st.vectors[jobs[i].v]
 				v.value(c, values)
+				if st.Kind == enclave.Shares {
+					if err := v.share.Add(values[:c.rows]); err != nil {
+						return err
+					}
+					continue
+				}
 				if st.Kind == enclave.Cube {
 					if err := addTo(st.totals[jobs[i].v], cells[st], values); err != nil {
 						return fmt.Errorf("sealing vector %q: %w", v.name, err)

@@ -78,7 +78,7 @@ func (s *sealing) encode(ctx context.Context, enc *schema.Encoder, in <-chan *ba
 			if bad = bad || err != nil; bad {
 				continue
 			}
-			c.add(rec)
+			c.add(rec, s.pseudonym(rec.Key))
 			if c.rows < len(c.index[0]) {
 				continue
 			}

@@ -13,12 +13,14 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/he/evaluator"
+	"yingzhou.dev/lab/enclave/mpc/shares"
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/seal/table"
 	"yingzhou.dev/lab/enclave/store"
@@ -32,7 +34,24 @@ var (
 	ErrTooWide = errors.New("values do not fit the range")
 )
 
-// Config is what one sealing needs. All fields but Progress and Workers are required.
+// Forms says which layouts of a schema are sealed.
+type Forms int
+
+// Forms of sealing, which may be combined.
+const (
+	HE    Forms = 1 << iota // cubes and rows, under the dataset's key
+	Split                   // shares
+)
+
+func (f Forms) has(kind string) bool {
+	if kind == enclave.Shares {
+		return f&Split != 0
+	}
+	return f == 0 || f&HE != 0
+}
+
+// Config is what one sealing needs. Key is needed for the form HE; all other fields but Forms, Shares, Progress and
+// Workers are required.
 type Config struct {
 	Table    table.Reader
 	Schema   *schema.Schema
@@ -40,6 +59,8 @@ type Config struct {
 	Params   *he.Params
 	Keyset   enclave.Digest // names Key in every blob
 	Blobs    *store.Store
+	Forms    Forms            // which of the schema's layouts; 0 = HE
+	Shares   *Sharing         // needed for the form Split
 	Workers  int              // sealing goroutines; 0 = 1
 	Progress func(rows int64) // called now and then; may be nil
 }
@@ -85,7 +106,15 @@ func run(ctx context.Context, cfg Config, create func() (blobWriter, error)) (_ 
 		if err != nil {
 			err = errors.Join(err, s.abort())
 		}
+		err = errors.Join(err, s.closeShares())
 	}()
+	plan = slices.DeleteFunc(plan, func(l schema.SealedLayout) bool { return !cfg.Forms.has(l.Kind) })
+	if len(plan) == 0 {
+		return res, errors.New("sealing: the schema has no layout of the form asked for")
+	}
+	if err := s.prepareShares(plan); err != nil {
+		return res, err
+	}
 	for _, l := range plan {
 		if err := s.addLayout(l); err != nil {
 			return res, err
@@ -112,6 +141,7 @@ type sealing struct {
 	layouts []*layoutState
 	sealers []*he.Sealer
 	done    []enclave.Digest // committed blobs, removed again if a later one fails
+	sharing *splitting       // nil without shares
 }
 
 // layoutState is one layout being sealed.
@@ -120,6 +150,7 @@ type layoutState struct {
 	axes    []axis
 	vectors []*vectorState
 	totals  [][]int64 // cube: per vector, one total per cell
+	rows    int64     // shares: rows added so far
 }
 
 // axis locates a row in an index space.
@@ -135,6 +166,7 @@ type vectorState struct {
 	w      blobWriter
 	chunks int64
 	value  valueOf
+	share  *shares.Column // of a shares layout
 }
 
 func (s *sealing) addLayout(l schema.SealedLayout) error {
@@ -156,6 +188,12 @@ func (s *sealing) addLayout(l schema.SealedLayout) error {
 		var err error
 		if v.value, err = s.valueOf(st, name); err != nil {
 			return err
+		}
+		if l.Kind == enclave.Shares {
+			if err := s.addShare(st, v); err != nil {
+				return err
+			}
+			continue
 		}
 		page, err := evaluator.NewBlobHeader(s.cfg.Keyset, s.cfg.Params.Set.Name, l.Kind, name, v.seed).Encode()
 		if err != nil {
@@ -191,6 +229,10 @@ func (s *sealing) column(name string) (int, enclave.Column) {
 // run reads, encodes and seals at the same time, sealing one chunk of N rows behind.
 func (s *sealing) run(ctx context.Context, enc *schema.Encoder) error {
 	for range max(1, s.cfg.Workers) {
+		if s.cfg.Forms != 0 && s.cfg.Forms&HE == 0 {
+			s.sealers = append(s.sealers, nil) // nothing is encrypted homomorphically
+			continue
+		}
 		sealer, err := he.NewSealer(s.cfg.Key, [32]byte{})
 		if err != nil {
 			return err
@@ -231,6 +273,9 @@ func (s *sealing) run(ctx context.Context, enc *schema.Encoder) error {
 	if enc.Quality().Rows == 0 {
 		return fmt.Errorf("%w: %w: it has a header but no row", ErrRefused, table.ErrEmpty)
 	}
+	if err := s.pad(); err != nil {
+		return err
+	}
 	return s.sealCubes()
 }
 
@@ -241,12 +286,21 @@ func (s *sealing) commit() ([]enclave.Layout, error) {
 	for _, st := range s.layouts {
 		l := enclave.Layout{Name: st.Name, Kind: st.Kind, Axes: st.Axes, Vectors: []enclave.Vector{}}
 		for _, v := range st.vectors {
+			commitments, err := s.finishShare(v)
+			if err != nil {
+				return nil, err
+			}
 			d, n, err := v.w.Commit()
 			s.done = append(s.done, d) // also after an error: the blob may be visible and only perhaps durable
 			if err != nil {
 				return nil, fmt.Errorf("sealing vector %q: %w", v.name, err)
 			}
-			l.Vectors = append(l.Vectors, enclave.Vector{Name: v.name, Blob: d, Bytes: n, Chunks: v.chunks})
+			l.Vectors = append(l.Vectors, enclave.Vector{Name: v.name, Blob: d, Bytes: n, Chunks: v.chunks, Commitments: commitments})
+		}
+		if st.Kind == enclave.Shares {
+			if err := s.handOut(&l, st.rows); err != nil {
+				return nil, err
+			}
 		}
 		out = append(out, l)
 	}
@@ -258,7 +312,9 @@ func (s *sealing) abort() error {
 	var errs []error
 	for _, st := range s.layouts {
 		for _, v := range st.vectors {
-			errs = append(errs, v.w.Abort())
+			if v.w != nil {
+				errs = append(errs, v.w.Abort())
+			}
 		}
 	}
 	for _, d := range s.done {

@@ -23,10 +23,17 @@ type Source interface {
 }
 
 // ReadBlob implements Source.
-func (s *Store) ReadBlob(_ context.Context, d enclave.Digest, offset int64) (io.ReadCloser, error) {
+func (s *Store) ReadBlob(ctx context.Context, d enclave.Digest, offset int64) (io.ReadCloser, error) {
 	f, err := s.open(d)
 	if err != nil {
 		return nil, err
+	}
+	if s.keys != nil {
+		r, err := s.openAtRest(ctx, f, offset)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("reading blob %s: %w", d, err), f.Close())
+		}
+		return r, nil
 	}
 	if _, err := f.Seek(offset, io.SeekStart); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading blob %s: %w", d, err), f.Close())
@@ -47,7 +54,23 @@ func (s *Store) Pull(ctx context.Context, from Source, d enclave.Digest, size in
 	if s.Has(d) { // another caller was quicker
 		return nil
 	}
+	if s.keys != nil { // nothing is kept aside that is not encrypted
+		return s.take(ctx, from, d, size)
+	}
 	if err := s.pull(ctx, from, d, size, part); err != nil {
+		return fmt.Errorf("pulling blob %s: %w", d, err)
+	}
+	return nil
+}
+
+// take is Pull in one go.
+func (s *Store) take(ctx context.Context, from Source, d enclave.Digest, size int64) error {
+	r, err := from.ReadBlob(ctx, d, 0)
+	if err != nil {
+		return fmt.Errorf("pulling blob %s: %w", d, err)
+	}
+	defer r.Close()
+	if _, _, err := s.Put(ctx, io.LimitReader(r, size+1), d); err != nil {
 		return fmt.Errorf("pulling blob %s: %w", d, err)
 	}
 	return nil

@@ -14,6 +14,9 @@ import (
 
 // Size is a blob's size in bytes.
 func (s *Store) Size(d enclave.Digest) (int64, error) {
+	if s.keys != nil {
+		return s.sizeAtRest(d)
+	}
 	info, err := os.Stat(s.Path(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("blob %s: %w", d, enclave.ErrNotFound)
@@ -42,7 +45,25 @@ func (s *Store) Import(ctx context.Context, path string, want enclave.Digest) er
 }
 
 // Map maps a blob. It is not compared with its digest; Verify does that.
-func (s *Store) Map(d enclave.Digest) (*Mapping, error) { return MapFile(s.Path(d)) }
+func (s *Store) Map(d enclave.Digest) (*Mapping, error) {
+	if s.keys != nil {
+		return nil, fmt.Errorf("mapping blob %s: %w", d, errAtRest)
+	}
+	return MapFile(s.Path(d))
+}
+
+func (s *Store) sizeAtRest(d enclave.Digest) (int64, error) {
+	f, err := s.open(d)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	r := &restReader{f: f}
+	if _, err := r.begin(); err != nil {
+		return 0, fmt.Errorf("blob %s: %w", d, err)
+	}
+	return r.size, nil
+}
 
 // MapDerived maps a derived file. One that was not derived is enclave.ErrNotFound.
 func (s *Store) MapDerived(d enclave.Digest, kind string) (*Mapping, error) {

@@ -27,6 +27,7 @@ import (
 //	partial/               beginnings of blobs that are pulled from elsewhere, made when needed
 type Store struct {
 	dir   string
+	keys  Keys  // nil = blobs lie as they are
 	locks keyed // by path, for whoever is about to make or replace the file there
 }
 
@@ -72,7 +73,7 @@ func (s *Store) open(d enclave.Digest) (*os.File, error) {
 
 // Verify reads a blob and compares it with its name. Other bytes under the name are enclave.ErrBlob.
 func (s *Store) Verify(ctx context.Context, d enclave.Digest) error {
-	f, err := s.open(d)
+	f, err := s.ReadBlob(ctx, d, 0)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 type Writer struct {
 	s    *Store
 	f    *incoming
+	rest *restWriter // nil if the blob lies as it is
 	h    hash.Hash
 	size int64
 }
@@ -29,11 +30,19 @@ func (s *Store) Create() (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing blob: %w", err)
 	}
-	return &Writer{s: s, f: f, h: sha256.New()}, nil
+	w := &Writer{s: s, f: f, h: sha256.New()}
+	if s.keys != nil {
+		w.rest = &restWriter{keys: s.keys, out: f}
+	}
+	return w, nil
 }
 
 func (w *Writer) Write(p []byte) (int, error) {
-	n, err := w.f.Write(p)
+	out := io.Writer(w.f)
+	if w.rest != nil {
+		out = w.rest
+	}
+	n, err := out.Write(p)
 	w.h.Write(p[:n])
 	w.size += int64(n)
 	if err != nil {
@@ -49,7 +58,12 @@ func (w *Writer) Commit() (enclave.Digest, int64, error) {
 	d := enclave.Digest(w.h.Sum(nil))
 	path := w.s.Path(d)
 	defer w.s.locks.lock(path)()
-	found, whole := inspect(path, w.size, d)
+	if w.rest != nil {
+		if err := w.rest.flush(true); err != nil {
+			return d, 0, errors.Join(fmt.Errorf("writing blob %s: %w", d, err), w.f.Abort())
+		}
+	}
+	found, whole := w.s.inspect(path, w.size, d)
 	if whole {
 		// Committed again for the sake of its folders, whose syncing may have been what failed the first time.
 		return d, w.size, errors.Join(w.f.Abort(), syncShard(filepath.Dir(path)))
@@ -70,12 +84,15 @@ func (w *Writer) Commit() (enclave.Digest, int64, error) {
 
 // inspect reports whether something lies at path and whether it is the blob d of size bytes. A file that cannot be read
 // is as bad as a wrong one: the caller has the right bytes in hand.
-func inspect(path string, size int64, d enclave.Digest) (found, whole bool) {
+func (s *Store) inspect(path string, size int64, d enclave.Digest) (found, whole bool) {
 	f, err := os.Open(path)
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist), false
 	}
 	defer f.Close()
+	if s.keys != nil {
+		return true, s.Verify(context.Background(), d) == nil // as Fresh: a writer has no context
+	}
 	if info, err := f.Stat(); err != nil || info.Size() != size {
 		return true, false
 	}
@@ -110,7 +127,7 @@ func (s *Store) Copy(ctx context.Context, from *Store, d enclave.Digest) error {
 	if s.Has(d) {
 		return nil
 	}
-	f, err := from.open(d)
+	f, err := from.ReadBlob(ctx, d, 0)
 	if err != nil {
 		return err
 	}

@@ -129,11 +129,16 @@ const (
 func (c *Client) repeatRaw(ctx context.Context, method, path, token string, body []byte, answer *envelope) error {
 	ctx, stop := context.WithTimeoutCause(ctx, c.cfg.Patience, errPatience)
 	defer stop()
+	var before error
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := c.once(ctx, method, path, token, body, answer)
 		if err == nil || !away(err) {
 			return err
 		}
+		if before != nil && errors.Is(context.Cause(ctx), errPatience) {
+			return before // this one was cut off; the one before says what the matter is
+		}
+		before = err
 		timer := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
 		case <-timer.C:

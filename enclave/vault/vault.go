@@ -64,20 +64,20 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Config says where a server is and as whom to log in. Address, RoleIDFile and SecretIDFile are required.
 type Config struct {
-	Address      string `json:"address" yaml:"address"`               // https://host:8200; http only to this machine
-	CAFile       string `json:"ca_file,omitempty" yaml:"ca_file"`     // PEM; "" = the system's authorities
-	Namespace    string `json:"namespace,omitempty" yaml:"namespace"` // "" = none
-	AppRole      string `json:"approle,omitempty" yaml:"approle"`     // mount of the auth method; "" = "approle"
-	RoleIDFile   string `json:"role_id_file" yaml:"role_id_file"`     // read at every login
-	SecretIDFile string `json:"secret_id_file" yaml:"secret_id_file"` // read at every login, so it may be replaced
-	Transit      string `json:"transit,omitempty" yaml:"transit"`     // mount; "" = "transit"
-	KV           string `json:"kv,omitempty" yaml:"kv"`               // mount of a kv v2 engine; "" = "kv"
+	Address      string `yaml:"address"`             // https://host:8200; http only to this machine
+	CAFile       string `yaml:"ca_file,omitempty"`   // PEM; "" = the system's authorities
+	Namespace    string `yaml:"namespace,omitempty"` // "" = none
+	AppRole      string `yaml:"approle,omitempty"`   // mount of the auth method; "" = "approle"
+	RoleIDFile   string `yaml:"role_id_file"`        // read at every login
+	SecretIDFile string `yaml:"secret_id_file"`      // read at every login, so it may be replaced
+	Transit      string `yaml:"transit,omitempty"`   // mount; "" = "transit"
+	KV           string `yaml:"kv,omitempty"`        // mount of a kv v2 engine; "" = "kv"
 
-	Timeout  time.Duration `json:"timeout,omitempty" yaml:"timeout"`   // of one request; 0 = 5 s
-	Patience time.Duration `json:"patience,omitempty" yaml:"patience"` // how long a request is repeated in all; 0 = 15 s
+	Timeout  time.Duration `yaml:"timeout,omitempty"`  // of one request; 0 = 5 s
+	Patience time.Duration `yaml:"patience,omitempty"` // how long a request is repeated in all; 0 = 15 s
 
-	Transport http.RoundTripper `json:"-" yaml:"-"` // for tests; nil = TLS 1.3 by CAFile
-	Logger    *slog.Logger      `json:"-" yaml:"-"` // nil = slog.Default
+	Transport http.RoundTripper `yaml:"-"` // for tests; nil = TLS 1.3 by CAFile
+	Logger    *slog.Logger      `yaml:"-"` // nil = slog.Default
 }
 
 // Client is a server as one AppRole sees it. Several goroutines may use it.

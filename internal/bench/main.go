@@ -33,6 +33,7 @@ type suite struct {
 var suites = []suite{
 	{".", "./enclave/he", "SealRows|GroupedSum|Cube8192|Open216", "1s", false},
 	{".", "./enclave/seal", "SealCSV", "3x", false},
+	{".", "./enclave/mpc/engine", "Million", "3x", true},
 	{".", "./internal/e2e", "Worker1Mx18", "3x", true},
 	{".", "./cmd/internal/home", "Job1M", "3x", true},
 }

@@ -105,6 +105,13 @@ var table = []row{
 	{"whole job, 1 M rows by 72 groups, on a cube", "≤ 3 s",
 		[]figure{seconds("Job1M/cube", "s"), metric("Job1M/cube", "s-compute", "of it in the worker"), metric("Job1M/cube", "s-release", "with the custodians")}, nil,
 		[]figure{seconds("DuckDB/cube", "s")}},
+	{"secret shares, 1 M rows: multiply", "≤ 40 ms", []figure{millis("Million/mul", "ms")}, nil, nil},
+	{"  less-than, number to number", "≤ 0.25 s", []figure{seconds("Million/less", "s"), seconds("Million/less20bits", "s at 20 bits")}, nil, nil},
+	{"  grouped sum × 18, one-hot", "≤ 60 ms", []figure{millis("Million/grouped18", "ms")}, nil, nil},
+	{"  shuffle one column", "≤ 0.18 s", []figure{seconds("Million/shuffle", "s")}, nil, nil},
+	{"  sort with one payload", "≤ 5 s, ≤ 500 rounds",
+		[]figure{seconds("Million/sort", "s"), metric("Million/sort", "rounds/op", "rounds"), seconds("Million/sort64", "s for a whole word"), metric("Million/sort64", "rounds/op", "rounds")}, nil, nil},
+	{"  join-sum 2 × 524 k, GROUP BY town", "≤ 6 s", []figure{seconds("Million/joinSum", "s"), metric("Million/joinSum", "rounds/op", "rounds")}, nil, nil},
 	{"memory of the worker, 1 M rows × 18", "≤ 200 MB own, 1,600 mapped",
 		[]figure{metric("Worker1Mx18", "MB-own", "MB its own"), metric("Worker1Mx18", "MB-mapped", "MB mapped read-only")}, nil, nil},
 }

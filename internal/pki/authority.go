@@ -54,7 +54,7 @@ func NewAuthority(lab string, now time.Time) (*Authority, error) {
 		return nil, fmt.Errorf("making an authority: %w", err)
 	}
 	t := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "certificates of lab " + lab}, NotBefore: now.Add(-skew), NotAfter: now.Add(caValid),
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: subject(lab)}, NotBefore: now.Add(-skew), NotAfter: now.Add(caValid),
 		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
@@ -64,6 +64,9 @@ func NewAuthority(lab string, now time.Time) (*Authority, error) {
 	cert, err := x509.ParseCertificate(der)
 	return &Authority{lab: lab, cert: cert, key: key}, err
 }
+
+// subject is how an authority's certificate names its lab.
+func subject(lab string) string { return "certificates of lab " + lab }
 
 // serial is 127 random bits (RFC 5280 wants a positive number of at most 20 bytes).
 func serial() *big.Int {
@@ -108,6 +111,9 @@ func LoadAuthority(lab, dir string) (*Authority, error) {
 	a := &Authority{lab: lab}
 	if a.cert, err = decodeCert(cert); err != nil {
 		return nil, fmt.Errorf("loading the authority: %s: %w", CAFile, err)
+	}
+	if got := a.cert.Subject.CommonName; got != subject(lab) {
+		return nil, fmt.Errorf("loading the authority: %w: %s is for %q, not for lab %q", ErrName, CAFile, got, lab)
 	}
 	block, rest := pem.Decode(key)
 	if block == nil || len(rest) > 0 {

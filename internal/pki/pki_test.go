@@ -193,6 +193,9 @@ func TestAuthority(t *testing.T) {
 	if diff := cmp.Diff(a.PEM(), b.PEM()); diff != "" {
 		t.Error(diff)
 	}
+	if _, err := pki.LoadAuthority("elsewhere", dir); !errors.Is(err, pki.ErrName) {
+		t.Errorf("the authority of another lab: %v", err)
+	}
 	now := time.Now()
 	for _, c := range []struct {
 		name  pki.Name

@@ -60,8 +60,8 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	ctx, ended := context.WithCancel(ctx)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		defer ended() // also when somebody calls Stop
-		if err := s.Server.Serve(listener); err != nil {
+		defer ended()                                                                              // also when somebody calls Stop
+		if err := s.Server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
 			return fmt.Errorf("serving on %s: %w", listener.Addr(), err)
 		}
 		return nil

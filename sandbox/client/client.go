@@ -6,6 +6,8 @@
 // Errors are those of the packages that decided: a refusal is a *operators.DeniedError, a *plan.RefusedError or a
 // *refusal.QuorumError with every reason, what is missing matches sandbox.ErrNotFound, and so on, as if the control plane
 // were in this process.
+//
+// A whole analyst's program stands in cmd/labd/example_test.go, and runs there against a lab of services.
 package client
 
 import (

@@ -41,6 +41,15 @@ func (c *Client) Prepare(ctx context.Context, r lab.Request) (*lab.Prepared, err
 	if p.Dataset, err = c.Dataset(ctx, p.Plan.Dataset); err != nil {
 		return nil, err
 	}
+	if p.Plan.Joint != nil {
+		for _, s := range p.Plan.Joint.Sources[1:] {
+			d, err := c.Dataset(ctx, s.Dataset)
+			if err != nil {
+				return nil, err
+			}
+			p.Others = append(p.Others, d)
+		}
+	}
 	return p, nil
 }
 

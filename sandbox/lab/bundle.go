@@ -18,6 +18,9 @@ type dossier struct {
 	grant    *operators.Grant
 	manifest *enclave.Manifest
 	keyset   *enclave.Keyset
+
+	signedOthers []enclave.Signed    // manifests of JOIN
+	others       []*enclave.Manifest // opened
 }
 
 func (l *Lab) dossier(ctx context.Context, job sandbox.Job) (*dossier, error) {
@@ -37,6 +40,15 @@ func (l *Lab) dossier(ctx context.Context, job sandbox.Job) (*dossier, error) {
 	}
 	if d.signedManifest, d.manifest, err = l.manifest(ctx, d.plan.Manifest); err != nil {
 		return nil, err
+	}
+	if d.plan.Joint != nil {
+		for _, s := range d.plan.Joint.Sources[1:] {
+			signed, m, err := l.manifest(ctx, s.Manifest)
+			if err != nil {
+				return nil, err
+			}
+			d.signedOthers, d.others = append(d.signedOthers, signed), append(d.others, m)
+		}
 	}
 	_, d.keyset, err = l.keyset(ctx, d.plan.Keyset)
 	return d, err
@@ -60,7 +72,7 @@ func (l *Lab) Bundle(ctx context.Context, id sandbox.JobID) (*enclave.Bundle, er
 	if err != nil {
 		return nil, err
 	}
-	b := &enclave.Bundle{Format: enclave.KindBundle, Roster: st.Roster, Statements: st.All, Grant: d.signedGrant, Manifest: d.signedManifest,
+	b := &enclave.Bundle{Format: enclave.KindBundle, Roster: st.Roster, Statements: st.All, Grant: d.signedGrant, Manifest: d.signedManifest, Manifests: d.signedOthers,
 		Plan: d.signedPlan, Release: enclave.Signed{Kind: enclave.KindRelease, Body: []byte{}, Sigs: []canon.Signature{}}}
 	if b.Receipt, err = l.cfg.Store.Artefact(ctx, enclave.KindReceipt, job.Receipt); err != nil {
 		return nil, fmt.Errorf("receipt of job %s: %w", id, err)
@@ -74,6 +86,9 @@ func (l *Lab) Bundle(ctx context.Context, id sandbox.JobID) (*enclave.Bundle, er
 		}
 	}
 	needs := []need{{b.Roster.Digest(), enclave.EntryRoster}, {b.Manifest.Digest(), enclave.EntryManifest}, {job.Plan, enclave.EntryPlan}, {job.Receipt, enclave.EntryReceipt}}
+	for _, s := range b.Manifests {
+		needs = append(needs, need{s.Digest(), enclave.EntryManifest})
+	}
 	for _, use := range d.grant.Datasets {
 		ds, err := l.cfg.Store.Dataset(ctx, use.Dataset)
 		if err != nil {

@@ -74,3 +74,45 @@ func TestDispatchedJobIsRefused(t *testing.T) {
 		t.Errorf("it is %s after %d requests to the custodians", after.State, len(w.gate.asked))
 	}
 }
+
+// restless is a store whose transactions run twice: the first time another one gets in their way at the last write.
+type restless struct{ sandbox.Store }
+
+func (s restless) Atomic(ctx context.Context, fn func(sandbox.Records) error) error {
+	away := errors.New("another transaction came in between")
+	err := s.Store.Atomic(ctx, func(r sandbox.Records) error { return errors.Join(fn(hindered{r, away}), away) })
+	if !errors.Is(err, away) {
+		return err
+	}
+	return s.Store.Atomic(ctx, fn)
+}
+
+type hindered struct {
+	sandbox.Records
+	err error
+}
+
+func (h hindered) MoveJob(context.Context, sandbox.JobID, sandbox.Change) (sandbox.Job, bool, error) {
+	return sandbox.Job{}, false, h.err
+}
+
+// single is a queue of one job.
+type single struct {
+	id    sandbox.JobID
+	store sandbox.Store
+}
+
+func (q single) Serve(ctx context.Context, _ int, drive func(context.Context, sandbox.JobID, sandbox.Store) error) error {
+	return drive(ctx, q.id, q.store)
+}
+
+func TestJobBearsTransactionsThatRunTwice(t *testing.T) {
+	w := ready(t)
+	job, err := w.submit(query)
+	w.check(err)
+	w.check(w.lab.Dispatch(t.Context(), single{job.ID, restless{w.store}}, 1))
+	after, err := w.lab.Job(t.Context(), job.ID)
+	if err != nil || after.State != sandbox.Released || w.worker.runs != 1 {
+		t.Errorf("it is %s after %d workers, %v", after.State, w.worker.runs, err)
+	}
+}

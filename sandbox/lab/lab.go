@@ -89,22 +89,24 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Admission, Watch, Clock and Logger are required.
+// Config is what the control plane works with. All fields but Admission, NodeProgram, Watch, Clock and Logger are required.
 type Config struct {
 	Store     sandbox.Store
 	Log       Log
 	Gate      Gate
 	Inputs    Inputs
 	Worker    Worker
-	Admission Admission         // nil = every worker starts at once
-	Lab       Signer            // RoleLab: grants
-	Node      Signer            // RoleNode: receipts
-	RootKey   ed25519.PublicKey // the lab's root key
-	TempDir   string            // for workers' input folders, on the blob store's file system
-	Has       func(blob enclave.Digest) bool
-	Watch     func(sandbox.Job, error) // hears of every change of a job that Dispatch drives, and why it did not end in a release
-	Clock     func() time.Time
-	Logger    *slog.Logger
+	Admission Admission // nil = every worker starts at once
+	// NodeProgram names the program of the compute nodes and what isolates it, for receipts of joint plans; nil = none.
+	NodeProgram func(ctx context.Context) (program enclave.Digest, isolation string, err error)
+	Lab         Signer            // RoleLab: grants
+	Node        Signer            // RoleNode: receipts
+	RootKey     ed25519.PublicKey // the lab's root key
+	TempDir     string            // for workers' input folders, on the blob store's file system
+	Has         func(blob enclave.Digest) bool
+	Watch       func(sandbox.Job, error) // hears of every change of a job that Dispatch drives, and why it did not end in a release
+	Clock       func() time.Time
+	Logger      *slog.Logger
 }
 
 // Lab is the control plane over one store and log.

@@ -78,7 +78,7 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 	if err != nil {
 		return job, err
 	}
-	program, err := l.cfg.Worker.Identify(ctx)
+	program, err := l.program(ctx, d)
 	if err != nil {
 		return l.end(ctx, job, sandbox.Fail, enclave.EntryFailure, err)
 	}
@@ -117,19 +117,26 @@ func (l *Lab) start(ctx context.Context, job sandbox.Job, watch func(sandbox.Job
 		return job, err
 	}
 	failpoint.Hit(failpoint.ReceiptLogged)
+	after := job // job itself stays as it is: the transaction may run more than once
 	err = l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
 		if _, err := r.PutArtefact(ctx, receipt, l.cfg.Clock()); err != nil {
 			return err
 		}
-		job, _, err = r.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Running, Event: sandbox.Compute, Receipt: receipt.Digest(), Isolation: isolation, At: l.cfg.Clock()})
+		after, _, err = r.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Running, Event: sandbox.Compute, Receipt: receipt.Digest(), Isolation: isolation, At: l.cfg.Clock()})
 		return err
 	})
 	failpoint.Hit(failpoint.ReceiptStored)
-	return job, err
+	if err != nil {
+		return job, err
+	}
+	return after, nil
 }
 
 // compute stages the inputs, runs the worker and signs a receipt for what it says.
 func (l *Lab) compute(ctx context.Context, job sandbox.Job, d *dossier, program enclave.Digest, watch func(sandbox.Job)) (enclave.Signed, string, error) {
+	if d.plan.Joint != nil {
+		return l.announceJoint(ctx, job, d, program)
+	}
 	_, terms, err := d.plan.Expand(d.manifest)
 	if err != nil {
 		return enclave.Signed{}, "", err
@@ -213,6 +220,7 @@ func (l *Lab) open(ctx context.Context, job sandbox.Job, watch func(sandbox.Job)
 		return job, err
 	}
 	failpoint.Hit(failpoint.ReleaseIndexed)
+	after := job
 	err = l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
 		if _, err := r.PutArtefact(ctx, out.Release, l.cfg.Clock()); err != nil {
 			return err
@@ -220,11 +228,14 @@ func (l *Lab) open(ctx context.Context, job sandbox.Job, watch func(sandbox.Job)
 		if err := r.PutRelease(ctx, sandbox.SealedRelease{Job: job.ID, Release: out.Release.Digest(), Table: out.Table, Made: l.cfg.Clock()}); err != nil {
 			return err
 		}
-		job, _, err = r.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Opening, Event: sandbox.Release, Release: out.Release.Digest(), At: l.cfg.Clock()})
+		after, _, err = r.MoveJob(ctx, job.ID, sandbox.Change{From: sandbox.Opening, Event: sandbox.Release, Release: out.Release.Digest(), At: l.cfg.Clock()})
 		return err
 	})
 	failpoint.Hit(failpoint.ReleaseStored)
-	return job, err
+	if err != nil {
+		return job, err
+	}
+	return after, nil
 }
 
 // SealedTable returns a released job's table as only the operator can open it.

@@ -29,6 +29,7 @@ type Prepared struct {
 	Plan    *enclave.Plan
 	Grant   *operators.Grant
 	Dataset *Dataset
+	Others  []*Dataset // of JOIN
 }
 
 // Scenario finds a recorded application by name or digest; the newest of a name.
@@ -63,10 +64,49 @@ func (l *Lab) Prepare(ctx context.Context, r Request) (*Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, err := plan.Dataset(r.Query)
+	names, err := plan.Datasets(r.Query)
 	if err != nil {
 		return nil, err
 	}
+	out := &Prepared{Grant: grant}
+	for i, name := range names {
+		d, err := l.sealed(ctx, name, grant)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			out.Dataset = d
+		} else {
+			out.Others = append(out.Others, d)
+		}
+	}
+	d := out.Dataset
+	req := plan.Request{Query: r.Query, EpsilonMicro: r.EpsilonMicro, Grant: grant, GrantDigest: canon.DigestOf(grant),
+		Keyset: d.Keyset, KeysetDigest: d.KeysetDigest, Manifest: d.Manifest, ManifestDigest: d.ManifestDigest}
+	for _, o := range out.Others {
+		req.Others = append(req.Others, plan.Source{Keyset: o.Keyset, KeysetDigest: o.KeysetDigest, Manifest: o.Manifest, ManifestDigest: o.ManifestDigest})
+	}
+	if out.Plan, err = plan.Build(req); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Explain describes the plan.
+func (p *Prepared) Explain() (*plan.Explanation, error) {
+	if p.Plan.Joint == nil {
+		return plan.Explain(p.Plan, p.Dataset.Manifest, p.Dataset.Keyset, p.Grant)
+	}
+	var manifests []*enclave.Manifest
+	var keysets []*enclave.Keyset
+	for _, d := range append([]*Dataset{p.Dataset}, p.Others...) {
+		manifests, keysets = append(manifests, d.Manifest), append(keysets, d.Keyset)
+	}
+	return plan.ExplainJoint(p.Plan, manifests, keysets, p.Grant)
+}
+
+// sealed finds a dataset that can be asked about.
+func (l *Lab) sealed(ctx context.Context, name string, grant *operators.Grant) (*Dataset, error) {
 	d, err := l.Dataset(ctx, name)
 	if errors.Is(err, sandbox.ErrNotFound) {
 		return nil, &plan.RefusedError{Reasons: []plan.Reason{{Code: plan.CodeDataset, Text: fmt.Sprintf("there is no dataset %q", name),
@@ -81,12 +121,7 @@ func (l *Lab) Prepare(ctx context.Context, r Request) (*Prepared, error) {
 	if d.Manifest == nil {
 		return nil, &plan.RefusedError{Reasons: []plan.Reason{{Code: plan.CodeDataset, Text: fmt.Sprintf("dataset %q is registered but nothing is sealed yet", name)}}}
 	}
-	p, err := plan.Build(plan.Request{Query: r.Query, EpsilonMicro: r.EpsilonMicro, Grant: grant, GrantDigest: canon.DigestOf(grant),
-		Keyset: d.Keyset, KeysetDigest: d.KeysetDigest, Manifest: d.Manifest, ManifestDigest: d.ManifestDigest})
-	if err != nil {
-		return nil, err
-	}
-	return &Prepared{Plan: p, Grant: grant, Dataset: d}, nil
+	return d, nil
 }
 
 func datasetNames(g *operators.Grant) (out []string) {
@@ -274,4 +309,9 @@ func (l *Lab) Job(ctx context.Context, id sandbox.JobID) (sandbox.Job, error) {
 // Jobs lists jobs, the newest first.
 func (l *Lab) Jobs(ctx context.Context, f sandbox.JobFilter) ([]sandbox.Job, error) {
 	return l.cfg.Store.Jobs(ctx, f)
+}
+
+// Steps lists a job's transitions in order.
+func (l *Lab) Steps(ctx context.Context, id sandbox.JobID) ([]sandbox.Step, error) {
+	return l.cfg.Store.Steps(ctx, id)
 }

@@ -65,6 +65,8 @@ type Explanation struct {
 	Bytes    int64   `json:"bytes"`    // sealed bytes read
 	Seconds  float64 `json:"seconds"`  // order of magnitude, one core
 
+	Joint *JointNote `json:"joint,omitempty"` // of a plan for the secret-shared engine
+
 	Sees  []Sight     `json:"sees"`
 	Notes []Bilingual `json:"notes,omitempty"`
 }
@@ -117,6 +119,9 @@ const (
 func Explain(p *enclave.Plan, m *enclave.Manifest, ks *enclave.Keyset, g *operators.Grant) (*Explanation, error) {
 	if p == nil || m == nil || ks == nil || g == nil {
 		return nil, errors.New("explaining plan: plan, manifest, keyset and grant are all required")
+	}
+	if p.Joint != nil {
+		return nil, errors.New("explaining plan: a joint plan is explained with all its sources: ExplainJoint")
 	}
 	cells, terms, err := p.Expand(m)
 	if err != nil {
@@ -254,7 +259,7 @@ func (e *Explanation) privacy(p *enclave.Plan, m *enclave.Manifest, ks *enclave.
 // scaleOf is the number of decimals in a moment's encoded units.
 func scaleOf(moment enclave.Moment, m *enclave.Manifest) int64 {
 	letter, cols := moment.Split()
-	if letter == "n" {
+	if letter == "n" || letter == "d" || letter == "t" {
 		return 0
 	}
 	total := int64(0)

@@ -65,6 +65,9 @@ func (b *builder) lex() *source {
 	if len(b.reasons) > before {
 		return nil
 	}
+	if b.joint != nil {
+		tokens = b.joint.qualify(tokens)
+	}
 	return render(wrapRanges(tokens))
 }
 

@@ -115,7 +115,7 @@ func (b *builder) measure() {
 // delta is the most that one row adds to a moment, in encoded units; at least 1, for noise needs a scale.
 func (b *builder) delta(m enclave.Moment) (int64, bool) {
 	letter, cols := m.Split()
-	if letter == "n" {
+	if letter == "n" || letter == "d" || letter == "t" {
 		return 1, true
 	}
 	reach := func(name string) *big.Int {

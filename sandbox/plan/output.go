@@ -112,6 +112,9 @@ func (b *builder) call(c *sql.Call, report bool) (what selected, name string, co
 	fn, at := strings.ToUpper(c.Name.Name), b.at(c.Name.NamePos)
 	written := fn
 	before := len(b.reasons)
+	if c.Distinct.IsValid() && b.joint != nil {
+		return b.distinct(c, report)
+	}
 	if c.Distinct.IsValid() {
 		b.refuse(CodeEngine, b.at(c.Distinct), "DISTINCT needs the secret-shared engine", "COUNT(*) counts rows")
 	}
@@ -124,11 +127,27 @@ func (b *builder) call(c *sql.Call, report bool) (what selected, name string, co
 	if len(b.reasons) > before {
 		return what, "", nil, false
 	}
+	if b.joint != nil {
+		if p, ok := endFractions[fn]; ok && len(c.Args) == 1 {
+			return b.quantile(c, written, c.Args[0], p, report)
+		}
+		if fn == "PERCENTILE" || fn == "PERCENTILE_CONT" {
+			if len(c.Args) != 2 {
+				b.refuse(CodeUnsupported, at, fn+" takes a column and a fraction", "write PERCENTILE_CONT(x, 0.9)")
+				return what, "", nil, false
+			}
+			p, ok := b.fraction(c.Args[1])
+			if !ok {
+				return what, "", nil, false
+			}
+			return b.quantile(c, written, c.Args[0], p, report)
+		}
+	}
 	if fn == "MEDIAN" {
 		fn, what.micro = "PERCENTILE", 500_000
 	}
 	f, err := enclave.LookupFunction(fn)
-	if err != nil {
+	if err != nil || f.Joint {
 		b.noFunction(fn, at)
 		return what, "", nil, false
 	}
@@ -185,7 +204,9 @@ func (b *builder) noFunction(fn string, at Pos) {
 func functionNames() string {
 	var out []string
 	for _, f := range enclave.Functions() {
-		out = append(out, f.Name)
+		if !f.Joint {
+			out = append(out, f.Name)
+		}
 	}
 	return strings.Join(append(out, "MEDIAN"), ", ")
 }
@@ -238,6 +259,10 @@ func (b *builder) fraction(e sql.Expr) (int64, bool) {
 // open notes what must be opened for an aggregate.
 func (b *builder) open(what selected, cols []enclave.Column, at Pos) bool {
 	f, _ := enclave.LookupFunction(what.fn) // resolved by call
+	if what.fn == "QUANTILE" {
+		b.moments[enclave.QuantileMoment(cols[0].Name, what.micro)] = true
+		return true
+	}
 	moments, err := f.Moments(cols)
 	if err != nil {
 		code := CodeColumn

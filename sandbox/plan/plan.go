@@ -47,6 +47,21 @@ type Request struct {
 	Manifest     *enclave.Manifest
 	// ManifestDigest names the version of the data; the plan opens no other.
 	ManifestDigest enclave.Digest
+	// Others are the datasets of JOIN, in the order of the query (Datasets): the fields above are those of FROM.
+	Others []Source
+}
+
+// Source is one more dataset of a query.
+type Source struct {
+	Keyset         *enclave.Keyset
+	KeysetDigest   enclave.Digest
+	Manifest       *enclave.Manifest
+	ManifestDigest enclave.Digest
+}
+
+// sources lists all datasets, that of FROM first.
+func (r *Request) sources() []Source {
+	return append([]Source{{r.Keyset, r.KeysetDigest, r.Manifest, r.ManifestDigest}}, r.Others...)
 }
 
 // Pos is a place in the query: line and column from 1, columns counted in characters. The zero Pos means "no one place".
@@ -141,14 +156,33 @@ type builder struct {
 	filter   *filter          // nil = every row
 	asked    int64
 	measures []enclave.Measure
+	joint    *joint // for the secret-shared engine
 }
 
 // Build makes the plan of a query, or a *RefusedError with all reasons. Any other error means that the caller left a
 // collaborator out.
+//
+// A query over one dataset goes to the homomorphic engine if that can serve it, because ciphertexts under one key cost
+// less than three nodes; otherwise, and for joins, it goes to the secret-shared engine if the datasets were sealed in
+// share form for the scenario.
 func Build(r Request) (*enclave.Plan, error) {
-	if r.Grant == nil || r.Keyset == nil || r.Manifest == nil {
-		return nil, errors.New("planning: grant, keyset and manifest are all required")
+	for _, s := range r.sources() {
+		if r.Grant == nil || s.Keyset == nil || s.Manifest == nil {
+			return nil, errors.New("planning: grant, keyset and manifest are all required")
+		}
 	}
+	if len(r.Others) > 0 {
+		return buildJoint(r)
+	}
+	p, err := build(r)
+	if err == nil || !shared(r.Manifest, r.Grant) {
+		return p, err
+	}
+	return buildJoint(r)
+}
+
+// build plans for the homomorphic engine.
+func build(r Request) (*enclave.Plan, error) {
 	b := &builder{Request: r, moments: map[enclave.Moment]bool{enclave.CountMoment: true}}
 	b.artefacts()
 	b.epsilon()
@@ -183,15 +217,25 @@ func Build(r Request) (*enclave.Plan, error) {
 	return p, nil
 }
 
-// Dataset reads which dataset a query is about, so that a caller can fetch its manifest before Build.
+// Dataset reads which dataset stands after FROM.
 func Dataset(query string) (string, error) {
+	names, err := Datasets(query)
+	if err != nil {
+		return "", err
+	}
+	return names[0], nil
+}
+
+// Datasets reads which datasets a query is about, that of FROM first, so that a caller can fetch their manifests before
+// Build.
+func Datasets(query string) ([]string, error) {
 	b := &builder{Request: Request{Query: query}}
 	if stmt := b.parse(); stmt != nil {
-		if name, ok := b.from(stmt); ok {
-			return name, nil
+		if names := b.tables(stmt); len(b.reasons) == 0 {
+			return names, nil
 		}
 	}
-	return "", b.refused()
+	return nil, b.refused()
 }
 
 func (b *builder) refuse(code Code, at Pos, text, hint string) {

@@ -17,7 +17,11 @@ func (b *builder) statement(s *sql.SelectStatement) {
 	b.from(s)
 	b.groupBy(s)
 	b.columns(s)
-	if s.WhereExpr != nil {
+	switch {
+	case s.WhereExpr == nil:
+	case b.joint != nil:
+		b.joint.where = b.condition(s.WhereExpr)
+	default:
 		b.where(s.WhereExpr, b.at(s.Where))
 	}
 	if s.HavingExpr != nil {
@@ -52,17 +56,16 @@ func (b *builder) leftOut(s *sql.SelectStatement) {
 
 // from reads the one dataset.
 func (b *builder) from(s *sql.SelectStatement) (string, bool) {
+	if b.joint != nil {
+		return "", b.joint.match(b, b.tables(s))
+	}
 	switch src := s.Source.(type) {
 	case nil:
 		b.refuse(CodeDataset, Pos{}, "the query names no dataset", "add FROM and the dataset's name")
 	case *sql.QualifiedTableName:
 		return b.table(src)
 	case *sql.JoinClause:
-		at := b.at(src.Operator.Join)
-		if src.Operator.Comma.IsValid() {
-			at = b.at(src.Operator.Comma)
-		}
-		b.refuse(CodeEngine, at, "joining datasets needs the secret-shared engine", "name one dataset after FROM")
+		b.refuse(CodeEngine, b.joinAt(src), "joining datasets needs the secret-shared engine", "name one dataset after FROM")
 	case *sql.ParenSource, *sql.SelectStatement:
 		b.refuse(CodeUnsupported, b.at(s.From), "a subquery may not stand after FROM", "name one dataset")
 	default:
@@ -84,7 +87,7 @@ func (b *builder) table(t *sql.QualifiedTableName) (string, bool) {
 		b.refuse(CodeUnsupported, at, "sealed data has no index", "leave INDEXED out")
 		return "", false
 	}
-	if m := b.Manifest; m != nil && t.Name.Name != m.Dataset {
+	if m := b.Manifest; m != nil && b.joint == nil && t.Name.Name != m.Dataset {
 		b.refuse(CodeDataset, at, fmt.Sprintf("dataset %q is not the one of this job, %q", clip(t.Name.Name), m.Dataset),
 			fmt.Sprintf("write FROM %s, or submit the query against the other dataset", quoteName(m.Dataset)))
 	}

@@ -100,7 +100,7 @@ func (r *renderer) join(items []string) string {
 }
 
 var useNames = map[operators.Use]Bilingual{
-	operators.UseGroup: {"grouped by", "分组"}, operators.UseFilter: {"filtered by", "筛选"}, operators.UseAggregate: {"aggregated", "汇总"},
+	operators.UseGroup: {"grouped by", "分组"}, operators.UseJoin: {"matched by entity", "按主体匹配"}, operators.UseFilter: {"filtered by", "筛选"}, operators.UseAggregate: {"aggregated", "汇总"},
 }
 
 // Text renders the explanation in English, or in simplified Chinese where lang begins with "zh".
@@ -150,6 +150,10 @@ func (e *Explanation) textData(r *renderer) {
 			r.line("  and only %d of %d combinations of these columns", "  且仅限这些列 %d/%d 种取值组合", e.FilterPasses, e.FilterOf)
 		}
 	}
+	if e.Joint != nil {
+		e.textJoint(r)
+		return
+	}
 	engine := e.Engine
 	if r.zh {
 		engine = strings.NewReplacer("homomorphic, ", "同态加密，", enclave.Cube, "立方体", enclave.Rows, "逐行").Replace(engine)
@@ -187,7 +191,11 @@ func (e *Explanation) textPrivacy(r *renderer) {
 		figure(e.Epsilon), figure(e.ScenarioEpsilon), figure(e.DatasetEpsilon), e.EntityRows)
 	r.line("  - against the operator: pure ε %s; also (ε %s, δ %s)", "  - 对运营机构：纯 ε %s；亦满足 (ε %s, δ %s)",
 		figure(e.Epsilon), figure(e.OperatorEpsilon), figure(e.Delta))
-	r.line("  - against one corrupt custodian together with the operator: ε %s", "  - 对一个失信保管方与运营机构合谋：ε %s", figure(e.CustodianEpsilon))
+	if e.Joint != nil {
+		r.line("  - against one corrupt node together with the operator: ε %s", "  - 对一个失信节点与运营机构合谋：ε %s", figure(e.CustodianEpsilon))
+	} else {
+		r.line("  - against one corrupt custodian together with the operator: ε %s", "  - 对一个失信保管方与运营机构合谋：ε %s", figure(e.CustodianEpsilon))
+	}
 	r.line("Small cells: a cell is shown only if its noised count reaches %d rows (surely %d people) + margin %s; one with a person too few is shown with probability %s at most.",
 		"小单元格：加噪计数达到 %d 行（必属于至少 %d 人）+ 余量 %s 才会显示；少一人的单元格仍被显示的概率至多 %s。",
 		e.CohortRows, e.MinCohort, e.Margin, figure(e.MissProbability))
@@ -196,6 +204,10 @@ func (e *Explanation) textPrivacy(r *renderer) {
 }
 
 func (e *Explanation) textCost(r *renderer) {
+	if e.Joint != nil {
+		e.textJointCost(r)
+		return
+	}
 	r.line("Openings: at most %d of the %d that the keyset may ever make.", "解密次数：至多 %d 次；该密钥集终身上限 %d 次。", e.Openings, e.OpeningCap)
 	r.line("Cost: %d ciphertext products, %s MB read, in the order of %s s on one core.", "开销：密文乘法 %d 次，读取 %s MB，单核约 %s 秒。",
 		e.Products, figure(float64(e.Bytes)/1e6), figure(e.Seconds))

@@ -14,7 +14,6 @@ import (
 	"yingzhou.dev/lab/sandbox"
 	labv1 "yingzhou.dev/lab/sandbox/api/v1"
 	"yingzhou.dev/lab/sandbox/lab"
-	"yingzhou.dev/lab/sandbox/plan"
 )
 
 type jobService struct {
@@ -66,7 +65,7 @@ func (j jobService) ExplainJob(ctx context.Context, r *labv1.ExplainJobRequest) 
 	if err != nil {
 		return nil, err
 	}
-	e, err := plan.Explain(p.Plan, p.Dataset.Manifest, p.Dataset.Keyset, p.Grant)
+	e, err := p.Explain()
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +95,7 @@ func (j jobService) SubmitJob(ctx context.Context, r *labv1.SubmitJobRequest) (*
 	req.ID = sandbox.JobID(r.GetId())
 	out := &labv1.SubmitJobResponse{}
 	job, err := j.s.cfg.Lab.Submit(ctx, req, func(p *lab.Prepared) (enclave.Signed, error) {
-		e, err := plan.Explain(p.Plan, p.Dataset.Manifest, p.Dataset.Keyset, p.Grant)
+		e, err := p.Explain()
 		if err != nil {
 			return enclave.Signed{}, err
 		}

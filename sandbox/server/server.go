@@ -120,12 +120,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.json = newTranscoder(s.rpc.Guard, rpc.Merge(Methods(), cfg.Methods, rpc.Platform()))
 	both := registrars{s.rpc.Server, s.json}
-	labv1.RegisterLabServiceServer(both, labService{s: s})
-	labv1.RegisterCatalogServiceServer(both, catalogService{s: s})
-	labv1.RegisterOperatorServiceServer(both, operatorService{s: s})
-	labv1.RegisterJobServiceServer(both, jobService{s: s})
-	labv1.RegisterReleaseServiceServer(both, releaseService{s: s})
-	labv1.RegisterAuditServiceServer(both, auditService{s: s})
+	s.register(both)
 	if cfg.Extra != nil {
 		cfg.Extra(both)
 	}
@@ -134,6 +129,16 @@ func New(cfg Config) (*Server, error) {
 		s.rpc.Health.SetServingStatus(name, healthpb.HealthCheckResponse_SERVING)
 	}
 	return s, nil
+}
+
+// register offers the control plane's own services.
+func (s *Server) register(r Registrar) {
+	labv1.RegisterLabServiceServer(r, labService{s: s})
+	labv1.RegisterCatalogServiceServer(r, catalogService{s: s})
+	labv1.RegisterOperatorServiceServer(r, operatorService{s: s})
+	labv1.RegisterJobServiceServer(r, jobService{s: s})
+	labv1.RegisterReleaseServiceServer(r, releaseService{s: s})
+	labv1.RegisterAuditServiceServer(r, auditService{s: s})
 }
 
 // registrars registers a service with several.

@@ -58,11 +58,11 @@ func (w *Watchers) join(id sandbox.JobID) (t *watched, leave func()) {
 	}
 }
 
-// state is what was noted last, and a channel that is closed by the next note.
-func (w *Watchers) state(t *watched) (sandbox.Job, error, <-chan struct{}) {
+// state is what was noted last, a channel that is closed by the next note, and why the job ended, where it did here.
+func (w *Watchers) state(t *watched) (sandbox.Job, <-chan struct{}, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return t.job, t.err, t.changed
+	return t.job, t.changed, t.err
 }
 
 const (
@@ -80,7 +80,7 @@ func (s *Server) watch(ctx context.Context, id sandbox.JobID, send func(sandbox.
 	defer pause.Stop()
 	var last sandbox.Job
 	for {
-		noted, why, changed := s.cfg.Jobs.state(t)
+		noted, changed, why := s.cfg.Jobs.state(t)
 		job, err := s.cfg.Lab.Job(ctx, id)
 		if err != nil {
 			return err

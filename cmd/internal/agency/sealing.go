@@ -22,6 +22,9 @@ import (
 // SealOptions adjust a sealing.
 type SealOptions struct {
 	Schema   *schema.Schema // nil = the dataset's registered one
+	Forms    seal.Forms     // 0 = HE
+	Project  string         // form Split: whose project key makes the pseudonyms
+	Scenario enclave.Digest // form Split
 	Table    table.Options
 	Progress func(rows int64)
 }
@@ -66,11 +69,20 @@ func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOption
 	if err != nil {
 		return nil, err
 	}
-	key, err := a.ownKey(params, d)
-	if err != nil {
-		return nil, err
+	var key *he.SecretKey
+	if opts.Forms == 0 || opts.Forms&seal.HE != 0 {
+		if key, err = a.ownKey(params, d); err != nil {
+			return nil, err
+		}
+		defer key.Erase()
 	}
-	defer key.Erase()
+	var sharing *seal.Sharing
+	if opts.Forms&seal.Split != 0 {
+		if sharing, err = a.sharing(ctx, d, opts); err != nil {
+			return nil, err
+		}
+		defer clear(sharing.ProjectKey)
+	}
 	topts := opts.Table
 	topts.Keys = sc.Keys()
 	in, err := table.Open(path, topts)
@@ -78,7 +90,7 @@ func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOption
 		return nil, err
 	}
 	defer in.Close()
-	cfg := seal.Config{Table: in, Schema: sc, Key: key, Params: params, Keyset: d.KeysetDigest, Blobs: a.cfg.Blobs, Workers: runtime.GOMAXPROCS(0), Progress: opts.Progress}
+	cfg := seal.Config{Table: in, Schema: sc, Key: key, Params: params, Keyset: d.KeysetDigest, Blobs: a.cfg.Blobs, Forms: opts.Forms, Shares: sharing, Workers: runtime.GOMAXPROCS(0), Progress: opts.Progress}
 	res, err := seal.Seal(ctx, cfg)
 	if err != nil {
 		if res != nil && res.Quality != nil {

@@ -66,7 +66,7 @@ func Code(err error) int {
 	case errors.As(err, &quorum), errors.As(err, &refusal):
 		return Unopened
 	case lab.IsRefusal(err), errors.As(err, &problems), errors.As(err, &bad), errors.Is(err, seal.ErrRefused),
-		errors.Is(err, schema.ErrQuality), errors.Is(err, sandbox.ErrConflict), errors.Is(err, home.ErrExists), errors.Is(err, agency.ErrNotYours):
+		errors.Is(err, schema.ErrQuality), errors.Is(err, sandbox.ErrConflict), errors.Is(err, home.ErrExists), errors.Is(err, agency.ErrNotYours), errors.Is(err, operators.ErrRole):
 		return Refused
 	case errors.Is(err, sandbox.ErrNotFound), errors.Is(err, enclave.ErrNotFound), errors.Is(err, home.ErrNoLab), errors.Is(err, operators.ErrUnknown):
 		return NotFound

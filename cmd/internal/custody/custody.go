@@ -1,94 +1,35 @@
-// Package custody is a custodian as its daemon runs it: key pieces, ledger and copies of blobs of one body, its service for
-// peers, owners and the control plane, and its own view of the log.
 package custody
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"yingzhou.dev/lab/cmd/internal/daemon"
 	"yingzhou.dev/lab/cmd/internal/planner"
-	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/custodian"
 	"yingzhou.dev/lab/enclave/feed"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/keys/transit"
 	"yingzhou.dev/lab/enclave/mirror"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/release/service"
 	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/operators"
 )
-
-// Config is a custodian's configuration: one YAML file. Paths are relative to its folder.
-type Config struct {
-	daemon.Common `yaml:",inline"`
-
-	Root     string    `yaml:"root"`     // the lab's root public key in hexadecimal, pinned
-	Roster   string    `yaml:"roster"`   // file with a roster, signed by the root key; later ones come with dossiers
-	Identity string    `yaml:"identity"` // file with the custodian's signing and receiving keys
-	Keyring  string    `yaml:"keyring"`  // folder with the key pieces: for development only
-	State    string    `yaml:"state"`    // folder with ledger, shares and what was seen of the log
-	Mirror   string    `yaml:"mirror"`   // folder with the custodian's copies of blobs
-	Plane    Address   `yaml:"labd"`     // the control plane, for log and blobs
-	Peers    []Address `yaml:"peers"`    // the other custodians
-	Workers  int       `yaml:"workers"`  // goroutines that execute a plan; default: 1
-
-	root ed25519.PublicKey
-}
-
-// Address is where another daemon is. Its certificate must name it.
-type Address struct {
-	Name    string `yaml:"name"`
-	Address string `yaml:"address"` // host:port
-}
-
-// Shared implements daemon.Daemon.
-func (c *Config) Shared() *daemon.Common { return &c.Common }
-
-// Check implements daemon.Daemon.
-func (c *Config) Check(dir string) error {
-	daemon.In(dir, &c.Roster, &c.Identity, &c.Keyring, &c.State, &c.Mirror)
-	var errs []error
-	root, err := hex.DecodeString(c.Root)
-	if err != nil || len(root) != ed25519.PublicKeySize {
-		errs = append(errs, fmt.Errorf("root: want a public key of %d hexadecimal digits", 2*ed25519.PublicKeySize))
-	}
-	c.root = root
-	errs = append(errs, daemon.File("roster", c.Roster), daemon.File("identity", c.Identity))
-	for key, path := range map[string]string{"keyring": c.Keyring, "state": c.State, "mirror": c.Mirror} {
-		if path == "" {
-			errs = append(errs, fmt.Errorf("%s: name a folder", key))
-		}
-	}
-	for key, a := range map[string]Address{"labd": c.Plane} {
-		errs = append(errs, a.check(key))
-	}
-	for i, a := range c.Peers {
-		errs = append(errs, a.check(fmt.Sprintf("peers[%d]", i)))
-	}
-	if c.Workers < 0 {
-		errs = append(errs, errors.New("workers: it is negative"))
-	}
-	return errors.Join(errs...)
-}
-
-func (a Address) check(key string) error {
-	if a.Name == "" {
-		return fmt.Errorf("%s.name: want its name in the roster", key)
-	}
-	return daemon.HostPort(key+".address", a.Address)
-}
 
 // body is the running custodian.
 type body struct {
@@ -118,24 +59,16 @@ func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
 }
 
 func (b *body) open() (*rpc.Server, error) {
-	id, err := keys.LoadIdentity(b.cfg.Identity)
+	roster, err := b.roster()
+	if err != nil {
+		return nil, err
+	}
+	id, ring, err := b.keys(roster)
 	if err != nil {
 		return nil, err
 	}
 	if n := b.env.TLS.Name(); n.Role != string(operators.RoleCustodian) || n.Party != id.Name() {
 		return nil, fmt.Errorf("the certificate names %s, the keys are of custodian %q", n, id.Name())
-	}
-	data, err := os.ReadFile(b.cfg.Roster)
-	if err != nil {
-		return nil, err
-	}
-	var roster enclave.Signed
-	if err := canon.Unmarshal(data, &roster); err != nil {
-		return nil, fmt.Errorf("%s: %w", b.cfg.Roster, err)
-	}
-	ring, err := keys.OpenFile(b.cfg.Keyring)
-	if err != nil {
-		return nil, err
 	}
 	own, err := store.Open(b.cfg.Mirror)
 	if err != nil {
@@ -162,12 +95,98 @@ func (b *body) open() (*rpc.Server, error) {
 		peers = append(peers, service.NewPeer(a.Name, conn, id.Name(), me.Roster, id.Open))
 	}
 	srv, err := rpc.NewServer(b.env.TLS.Server(), rpc.Config{Methods: custodian.Methods(), Identify: daemon.Identify(b.cfg.Lab), Admit: service.Admit(me.Roster),
-		Status: service.Status, Logger: b.env.Logger, Metrics: b.env.Metrics, Stats: b.env.Stats, Clock: b.env.Clock})
+		Status: statusOf(id.Name()), Logger: b.env.Logger, Metrics: b.env.Metrics, Stats: b.env.Stats, Clock: b.env.Clock, Drain: time.Duration(b.cfg.Drain),
+		PerPeer: rpc.Rate{PerSecond: b.cfg.Limits.PerSecond, Burst: b.cfg.Limits.Burst, AtOnce: b.cfg.Limits.AtOnce}})
 	if err != nil {
+		return nil, err
+	}
+	if err := watch(b.env.Metrics, me); err != nil {
 		return nil, err
 	}
 	_, err = service.Register(srv, service.Config{Custodian: me, Open: id.Open, Peers: peers, Logger: b.env.Logger})
 	return srv, err
+}
+
+// roster reads the roster to start with. release.New verifies it.
+func (b *body) roster() (canon.Signed, error) {
+	var s canon.Signed
+	data, err := os.ReadFile(b.cfg.Roster)
+	if err == nil {
+		err = canon.Unmarshal(data, &s)
+	}
+	if err != nil {
+		return s, fmt.Errorf("roster %s: %w", b.cfg.Roster, err)
+	}
+	return s, nil
+}
+
+// party is a custodian's own keys.
+type party interface {
+	keys.Signer
+	Open(info, sealed []byte) ([]byte, error)
+}
+
+// keys opens the custodian's keys where the configuration says they are. A Vault may be down: it is asked when needed.
+func (b *body) keys(signed canon.Signed) (party, keys.Keyring, error) {
+	if b.cfg.Vault == nil {
+		id, err := keys.LoadIdentity(b.cfg.Identity)
+		if err != nil {
+			return nil, nil, err
+		}
+		ring, err := keys.OpenFile(b.cfg.Keyring)
+		return id, ring, err
+	}
+	roster, err := operators.OpenRoster(signed, b.cfg.root)
+	if err != nil {
+		return nil, nil, err
+	}
+	me, ok := roster.Find(b.env.TLS.Name().Party)
+	if !ok || me.Role != operators.RoleCustodian {
+		return nil, nil, fmt.Errorf("the certificate names %s, which is no custodian of the roster", b.env.TLS.Name())
+	}
+	cfg := *b.cfg.Vault
+	cfg.Logger = b.env.Logger
+	client, err := vault.New(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	p := transit.OpenParty(client, me.Name, me.Key())
+	return p, p.Keyring(), nil
+}
+
+// statusOf maps a custodian's errors; of its Vault callers learn what is the matter and no more.
+func statusOf(name string) func(error) (*status.Status, bool) {
+	return func(err error) (*status.Status, bool) {
+		for _, known := range []error{vault.ErrSealed, vault.ErrUnreachable, vault.ErrSlow, vault.ErrLogin, vault.ErrDenied, vault.ErrNoAudit, vault.ErrServer} {
+			if errors.Is(err, known) {
+				return refusal.Status(&refusal.UnavailableError{What: fmt.Sprintf("the keys of custodian %q (%v)", name, known)})
+			}
+		}
+		return service.Status(err)
+	}
+}
+
+// watch shows where the custodian stands to Prometheus.
+func watch(reg prometheus.Registerer, c *release.Custodian) error {
+	gauge := func(name, help string, value func(release.Status) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "yingzhou_custodian_" + name, Help: help}, func() float64 { return value(c.Status()) })
+	}
+	for _, m := range []prometheus.Collector{
+		gauge("log_entries", "Entries of the log that were followed.", func(s release.Status) float64 { return float64(s.LogSize) }),
+		gauge("ledger_records", "Own records in the ledger.", func(s release.Status) float64 { return float64(s.Records[c.Name()]) }),
+		gauge("refusals", "Refusals in the journal. Each deserves a look.", func(s release.Status) float64 { return float64(s.Refusals) }),
+		gauge("trouble", "1 while the ledger cannot be written: make room and restart.", func(s release.Status) float64 {
+			if s.Trouble != nil {
+				return 1
+			}
+			return 0
+		}),
+	} {
+		if err := reg.Register(m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *body) dial(a Address, role operators.Role) (*grpc.ClientConn, error) {

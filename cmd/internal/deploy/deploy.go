@@ -27,6 +27,7 @@ import (
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox"
 )
 
 // Options say where things will be.
@@ -68,6 +69,9 @@ func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) 
 		return nil, err
 	}
 	signed, roster, err := h.Roster(ctx)
+	if err == nil && o.Postgres != "" {
+		err = fresh(ctx, h)
+	}
 	root := h.Root
 	if err = errors.Join(err, h.Close(ctx)); err != nil { // settles everything, and closes the database
 		return nil, err
@@ -82,6 +86,24 @@ func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) 
 		}
 	}()
 	return l.lay()
+}
+
+// fresh refuses a lab with records: deploy carries a SQLite file along, and cannot write it into PostgreSQL. Records that
+// are missing where the log announces them would stop every release.
+func fresh(ctx context.Context, h *home.Home) error {
+	st, err := h.Statements(ctx)
+	if err != nil {
+		return err
+	}
+	datasets, err := h.Datasets(ctx)
+	if err != nil {
+		return err
+	}
+	if len(st.All) > 0 || len(datasets) > 0 {
+		return fmt.Errorf("laying out with PostgreSQL: %w: the lab has %d statements and %d datasets in SQLite already; lay it out without --postgres, or before its first statement",
+			sandbox.ErrConflict, len(st.All), len(datasets))
+	}
+	return nil
 }
 
 type layout struct {

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"yingzhou.dev/lab/cmd/internal/home/hometest"
 	"yingzhou.dev/lab/examples"
@@ -187,12 +186,4 @@ func (l *lab) read(ctx context.Context, into any, args ...string) error {
 		return err
 	}
 	return json.Unmarshal([]byte(out), into)
-}
-
-// modified is when a file was last written; never, if it is not there.
-func modified(path string) (t time.Time) {
-	if info, err := os.Stat(path); err == nil {
-		t = info.ModTime()
-	}
-	return t
 }

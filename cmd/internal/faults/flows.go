@@ -49,7 +49,7 @@ func flows() []*flow {
 		{name: "refused job", prepare: [][]string{submit("SELECT COUNT(*) FROM health WHERE health = 'good'"), submit("SELECT COUNT(*) FROM health WHERE health = 'fair'"),
 			submit(poor)}, command: always(submit("SELECT COUNT(*) FROM health WHERE health <> 'poor'")...), after: jobIsRefused,
 			leaves: func(p failpoint.Point) bool {
-				return p != failpoint.RefusalStored && p != failpoint.RefusalLogged && p != failpoint.EndLogged && p != failpoint.EndStored
+				return p != failpoint.RefusalNoted && p != failpoint.RefusalStored && p != failpoint.RefusalLogged && p != failpoint.EndLogged && p != failpoint.EndStored
 			}},
 		{name: "cancelled job", prepare: [][]string{submit(question, "--no-wait")}, command: func(l *lab) ([]string, error) {
 			job, err := l.onlyJob(context.Background())

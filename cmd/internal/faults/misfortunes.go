@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -171,19 +172,25 @@ func tornLog(ctx context.Context, l *lab, pattern string) error {
 	if err != nil {
 		return err
 	}
-	files := l.glob(pattern + ".p/*") // a bundle that is not full lies in a folder, one file for each size
+	files := l.glob(pattern + ".p/*") // a bundle that is not full lies in a folder, one file for each number of entries
 	if len(files) == 0 {
 		files = l.glob(pattern)
 	}
-	newest := slices.MaxFunc(files, func(a, b string) int { return modified(a).Compare(modified(b)) })
-	mend, err := tear(newest, half)
+	last := slices.MaxFunc(files, func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(filepath.Base(a)), len(filepath.Base(b))), strings.Compare(a, b))
+	})
+	mend, err := tear(last, half)
 	if err != nil {
 		return err
 	}
-	for _, args := range [][]string{{"lab", "job", "list"}, {"lab", "audit", "fsck"}, submit(poor)} {
-		if r := l.run(ctx, nil, args...); r.code == 0 {
-			return fmt.Errorf("%v went well with %s torn", args, newest)
+	job, err := l.onlyJob(ctx) // may fail already
+	if err == nil {
+		if r := l.run(ctx, nil, "lab", "job", "watch", string(job.ID)); r.code == 0 {
+			return fmt.Errorf("a job was released with %s torn", last)
 		}
+	}
+	if r := l.run(ctx, nil, "lab", "audit", "fsck"); r.code == 0 {
+		return fmt.Errorf("fsck found nothing with %s torn", last)
 	}
 	if err := mend(); err != nil {
 		return err

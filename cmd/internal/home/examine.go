@@ -9,7 +9,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/release"
-	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
@@ -30,7 +30,7 @@ func Examine(ctx context.Context, dir string, opts Options, blobs bool) (*Examin
 	if err != nil {
 		return nil, err
 	}
-	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, opts: opts.withDefaults()}
+	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, opts: opts.withDefaults(), Vaults: map[string]*vault.Client{}}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -47,8 +47,7 @@ func (h *Home) examine(ctx context.Context, blobs bool) (*Examined, error) {
 	if e.Log, err = audit.Fsck(ctx, h.LogDir(), logKeys); err != nil || !blobs {
 		return e, err
 	}
-	all, err := store.Open(h.path("plane", "blobs"))
-	if err != nil {
+	if err := h.openBlobs(); err != nil {
 		return e, err
 	}
 	records, err := h.openRecords(ctx)
@@ -61,7 +60,7 @@ func (h *Home) examine(ctx context.Context, blobs bool) (*Examined, error) {
 		return e, err
 	}
 	for d := range named {
-		if err := all.Verify(ctx, d); err != nil {
+		if err := h.Blobs.Verify(ctx, d); err != nil {
 			return e, err
 		}
 		e.Blobs++

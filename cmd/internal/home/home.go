@@ -24,14 +24,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
-	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/enclave/store/datakey"
 	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
@@ -74,6 +75,8 @@ type Options struct {
 	Clock    func() time.Time
 	Logger   *slog.Logger
 	Wait     time.Duration // how long to wait for another process to finish
+	// NodeLog hears what a compute node wrote: a line a step with the seconds since its start; may be nil.
+	NodeLog func(custodian, lines string)
 }
 
 // Home is an open lab.
@@ -90,15 +93,17 @@ type Home struct {
 	Custodians []*release.Custodian
 	Vaults     map[string]*vault.Client // of the custodians whose keys are in one
 
-	opts    Options
-	lock    *os.File
-	closers []io.Closer
-	stop    []func(context.Context) error
-	node    *node.Machine
-	records *db.DB
-	parties map[string]party // custodians' keys, by name
-	stores  []*store.Store   // every folder of blobs: the control plane's and the custodians' mirrors
-	keeper  *lab.Keeper
+	opts     Options
+	nodes    sync.Mutex // guards the files of node certificates
+	lock     *os.File
+	closers  []io.Closer
+	stop     []func(context.Context) error
+	node     *node.Machine
+	records  *db.DB
+	dataKeys *datakey.Keys    // of Blobs; nil if they lie as they are
+	parties  map[string]party // custodians' keys, by name
+	stores   []*store.Store   // every folder of blobs: the control plane's and the custodians' mirrors
+	keeper   *lab.Keeper
 }
 
 // Open opens a lab for this process alone.
@@ -144,10 +149,9 @@ func (h *Home) open(ctx context.Context) error {
 		return fmt.Errorf("opening lab: %w", err)
 	}
 	var err error
-	if h.Blobs, err = store.Open(h.path("plane", "blobs")); err != nil {
+	if err = h.openBlobs(); err != nil {
 		return err
 	}
-	h.stores = append(h.stores, h.Blobs)
 	if h.records, err = h.openRecords(ctx); err != nil {
 		return err
 	}
@@ -169,9 +173,11 @@ func (h *Home) open(ctx context.Context) error {
 		return err
 	}
 	h.closers = append(h.closers, h.node)
-	copies := mirror.New(h.Blobs, h.Blobs)
-	h.closers = append(h.closers, copies)
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, Worker: h.node, Admission: h.node.Queue, Lab: labID, Node: nodeID,
+	copies, err := h.nodeCopies()
+	if err != nil {
+		return err
+	}
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Lab: labID, Node: nodeID,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err

@@ -3,24 +3,28 @@ package home
 import (
 	"context"
 	"crypto/ed25519"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"go.yaml.in/yaml/v3"
+
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/keys/transit"
+	"yingzhou.dev/lab/enclave/mirror"
+	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/enclave/store/datakey"
 	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/strict"
 	"yingzhou.dev/lab/operators"
 )
 
-// A custodian's keys are in its folder, identity.key and keyring/, or in its Vault: then vault.json says where that is.
+// A custodian's keys are in its folder, identity.key and keyring/, or in its Vault: then vault.yaml says where that is.
 
-const vaultFile = "vault.json"
+const vaultFile = "vault.yaml"
 
 // party is a custodian as its keys let it act.
 type party interface {
@@ -28,8 +32,12 @@ type party interface {
 	Open(info, sealed []byte) ([]byte, error)
 }
 
-// UseVaults says, before Create, which custodians have their keys in a Vault. file maps their names to what vault.Config
-// has; paths in it are relative to the file. Whom it does not name gets keys in the lab's folder.
+// controlPlane is what a file for UseVaults calls the control plane, whose Vault has the data keys of the blob store.
+const controlPlane = "lab"
+
+// UseVaults says, before Create, which custodians have their keys in a Vault, and whether the control plane has data keys
+// in one, under the name "lab". file maps names to what vault.Config has; paths in it are relative to the file. Whom it
+// does not name gets keys in the lab's folder, and without "lab" blobs lie as they are.
 func UseVaults(dir, file string) error {
 	var all map[string]vault.Config
 	if err := strict.ReadYAML(file, &all); err != nil {
@@ -54,15 +62,18 @@ func UseVaults(dir, file string) error {
 		if _, err := vault.New(cfg); err != nil {
 			return fmt.Errorf("%s: %q: %w", file, name, err)
 		}
-		data, err := json.MarshalIndent(cfg, "", " ")
+		data, err := yaml.Marshal(cfg)
 		if err != nil {
 			return err
 		}
 		own := filepath.Join(dir, "custodians", name)
+		if name == controlPlane {
+			own = filepath.Join(dir, "plane")
+		}
 		if err := durable.MkdirAll(own, 0o700); err != nil {
 			return err
 		}
-		if err := durable.WriteFile(filepath.Join(own, vaultFile), append(data, '\n'), 0o600); err != nil {
+		if err := durable.WriteFile(filepath.Join(own, vaultFile), data, 0o600); err != nil {
 			return err
 		}
 	}
@@ -76,10 +87,43 @@ func vaultOf(dir string, opts Options) (*vault.Client, error) {
 		return nil, nil
 	}
 	cfg := vault.Config{Logger: opts.Logger}
-	if err := strict.ReadYAML(path, &cfg); err != nil { // JSON is YAML
+	if err := strict.ReadYAML(path, &cfg); err != nil {
 		return nil, err
 	}
 	return vault.New(cfg)
+}
+
+// openBlobs opens the control plane's blob store.
+func (h *Home) openBlobs() error {
+	c, err := vaultOf(h.path("plane"), h.opts)
+	if err != nil {
+		return err
+	}
+	dir := h.path("plane", "blobs")
+	if c == nil {
+		h.Blobs, err = store.Open(dir)
+	} else {
+		h.Vaults[controlPlane], h.dataKeys = c, datakey.New(c)
+		h.Blobs, err = store.OpenAtRest(dir, h.dataKeys)
+	}
+	h.stores = append(h.stores, h.Blobs)
+	return err
+}
+
+// nodeCopies are the blobs as the node maps them for its workers: the control plane's own, or copies if those are
+// encrypted at rest.
+func (h *Home) nodeCopies() (*mirror.Mirror, error) {
+	own := h.Blobs
+	if h.dataKeys != nil {
+		var err error
+		if own, err = store.Open(h.path("plane", "node")); err != nil {
+			return nil, err
+		}
+		h.stores = append(h.stores, own)
+	}
+	copies := mirror.New(own, h.Blobs)
+	h.closers = append(h.closers, copies)
+	return copies, nil
 }
 
 // newParty makes a custodian's keys, where they belong, and returns their public halves.

@@ -117,6 +117,15 @@ func (h *Home) Dispose(ctx context.Context, dataset, steward, cause, reason stri
 	if cert.Destructions, err = h.destroy(ctx, d.Keyset, order); err != nil {
 		return enclave.Signed{}, nil, fmt.Errorf("the disposal of dataset %q is ordered and not complete, repeat it: %w", dataset, err)
 	}
+	if h.dataKeys != nil { // the wrapping key first: what copies of the blobs there are is noise from then on
+		destroyed, err := h.dataKeys.Destroy(ctx, d.KeysetDigest)
+		if err != nil {
+			return enclave.Signed{}, nil, fmt.Errorf("the disposal of dataset %q is ordered and not complete, repeat it: %w", dataset, err)
+		}
+		if destroyed {
+			cert.DataKeys = 1
+		}
+	}
 	if cert.Attempt, err = h.discard(ctx, a, d, blobs); err != nil {
 		return enclave.Signed{}, nil, fmt.Errorf("the disposal of dataset %q is ordered and not complete, repeat it: %w", dataset, err)
 	}

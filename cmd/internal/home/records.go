@@ -10,6 +10,7 @@ import (
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/db"
+	"yingzhou.dev/lab/sandbox/lab"
 )
 
 const (
@@ -65,3 +66,6 @@ func (h *Home) own(ctx context.Context, records *db.DB) error {
 		return nil
 	})
 }
+
+// Queue hands out the lab's planned jobs, for lab.Dispatch.
+func (h *Home) Queue() lab.Queue { return h.records.Queue(db.QueueConfig{Logger: h.opts.Logger}) }

@@ -43,6 +43,7 @@ func newVaulted(t *testing.T) *vaulted {
 		w.cfg[name] = w.servers[name].Custodian("cust")
 		w.cfg[name] = patient(w.cfg[name], 3*time.Second)
 	}
+	w.cfg["lab"] = patient(w.servers["custodian-bureau"].ControlPlane(), 3*time.Second)
 	worker := t.TempDir()
 	if err := hometest.Build(t.Context(), worker, "worker"); err != nil {
 		t.Fatal(err)
@@ -105,7 +106,7 @@ func TestLabOnVaults(t *testing.T) {
 			t.Errorf("%s released without its Vault", name)
 		}
 	}
-	for name := range w.cfg {
+	for name := range w.servers {
 		for _, file := range []string{"identity.key", "keyring"} {
 			if _, err := os.Stat(filepath.Join(w.dir, "custodians", name, file)); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s has %s in the lab's folder: %v", name, file, err)
@@ -150,7 +151,8 @@ func (w *vaulted) noKeyIsLogged(t *testing.T, h *home.Home) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, cfg := range w.cfg {
+	for name := range w.servers {
+		cfg := w.cfg[name]
 		c, err := vault.New(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -222,6 +224,12 @@ func TestDisposalOutlivesBackups(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, b := range mustBlobs(t, h) {
+		data, err := os.ReadFile(h.Blobs.Path(b))
+		if err != nil || bytes.Contains(data, []byte("YZBLOB01")) {
+			t.Errorf("blob %s lies as it is: %v", b.Short(), err)
+		}
+	}
 	closeLab(t, h)
 	backup := filepath.Join(t.TempDir(), "lab")
 	if err := os.CopyFS(backup, os.DirFS(w.dir)); err != nil {
@@ -235,7 +243,7 @@ func TestDisposalOutlivesBackups(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(cert.Destructions) != 3 || len(cert.Blobs) == 0 || signed.Kind != enclave.KindDisposal {
+	if len(cert.Destructions) != 3 || len(cert.Blobs) == 0 || cert.DataKeys != 1 || signed.Kind != enclave.KindDisposal {
 		t.Errorf("the certificate has %d destructions, %d blobs", len(cert.Destructions), len(cert.Blobs))
 	}
 	closeLab(t, h)
@@ -245,6 +253,13 @@ func TestDisposalOutlivesBackups(t *testing.T) {
 	if err := errors.Join(os.RemoveAll(w.dir), os.CopyFS(w.dir, os.DirFS(backup))); err != nil {
 		t.Fatal(err)
 	}
+	back := w.open(t)
+	for _, b := range mustBlobs(t, back) {
+		if err := back.Blobs.Verify(t.Context(), b); !errors.Is(err, enclave.ErrNotFound) {
+			t.Errorf("blob %s that was put back gives %v", b.Short(), err)
+		}
+	}
+	closeLab(t, back)
 	fails := func(t *testing.T) {
 		t.Helper()
 		h := w.open(t)
@@ -295,4 +310,13 @@ func TestOpenWithoutVault(t *testing.T) {
 func patient(cfg vault.Config, d time.Duration) vault.Config {
 	cfg.Patience = d
 	return cfg
+}
+
+func mustBlobs(t *testing.T, h *home.Home) []enclave.Digest {
+	t.Helper()
+	all, err := h.Blobs.List()
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%d blobs, %v", len(all), err)
+	}
+	return all
 }

@@ -3,10 +3,13 @@ package home
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
+	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/lab"
@@ -53,13 +56,17 @@ func (g gate) Release(ctx context.Context, b *enclave.Bundle, step func(string))
 	}
 	var leads []*release.Custodian
 	var members []release.Member
-	for _, c := range g.h.Custodians {
-		if p, ok := roster.Find(c.Name()); ok && !p.Absent {
-			leads, members = append(leads, c), append(members, c)
+	var missing []error
+	for _, p := range roster.WithRole(operators.RoleCustodian) {
+		i := slices.IndexFunc(g.h.Custodians, func(c *release.Custodian) bool { return c.Name() == p.Name })
+		if i < 0 {
+			members, missing = append(members, away{p.Name}), append(missing, away{p.Name}.gone())
+			continue
 		}
+		leads, members = append(leads, g.h.Custodians[i]), append(members, g.h.Custodians[i])
 	}
-	if len(members) == 0 {
-		return nil, &release.QuorumError{Need: 2, Causes: []error{errors.New("no custodian's folder is here")}}
+	if len(leads) == 0 {
+		return nil, &release.QuorumError{Need: roster.Quorum, Causes: missing}
 	}
 	var lost error
 	for _, lead := range leads { // any custodian may lead; one that cannot is passed over
@@ -73,6 +80,31 @@ func (g gate) Release(ctx context.Context, b *enclave.Bundle, step func(string))
 		lost = errors.Join(lost, err)
 	}
 	return nil, lost
+}
+
+// away is a custodian whose folder is not here: one that cannot be reached, not one that refuses.
+type away struct{ name string }
+
+func (a away) gone() error {
+	return &refusal.UnavailableError{What: fmt.Sprintf("custodian %q", a.name)}
+}
+
+func (a away) Name() string { return a.name }
+
+func (a away) Records(context.Context, map[string]int64) ([]canon.Signed, error) {
+	return nil, a.gone()
+}
+
+func (a away) Seen(context.Context) (string, error) { return "", a.gone() }
+
+func (a away) Commit(context.Context, *enclave.Bundle, []string) error { return a.gone() }
+
+func (a away) Share(context.Context, *enclave.Bundle, int, []string, []canon.Signed) (canon.Signed, error) {
+	return canon.Signed{}, a.gone()
+}
+
+func (a away) Endorse(context.Context, *enclave.Bundle, enclave.Release, enclave.LogProof, []string, []canon.Signed, []canon.Signed) (canon.Signature, error) {
+	return canon.Signature{}, a.gone()
 }
 
 func (g gate) Refused(err error) (string, bool) {

@@ -5,7 +5,9 @@ package node
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -98,6 +100,21 @@ func jobMemory() int64 {
 	return least
 }
 
+// ComputeProgram is the path of the compute nodes' program, beside the worker.
+func (m *Machine) ComputeProgram() string { return filepath.Join(filepath.Dir(m.program), "node") }
+
+// ComputeDigest names the compute nodes' program, for a scenario to approve; the zero digest if there is none.
+func (m *Machine) ComputeDigest() (enclave.Digest, error) {
+	data, err := os.ReadFile(m.ComputeProgram())
+	if errors.Is(err, fs.ErrNotExist) {
+		return enclave.Digest{}, nil
+	}
+	if err != nil {
+		return enclave.Digest{}, fmt.Errorf("program of the compute nodes: %w", err)
+	}
+	return canon.Sum(data), nil
+}
+
 // WorkerDigests names this lab's worker as each back end knows it, for a scenario to approve: the image's configuration
 // and, except in production, the bare program. An approval then holds whether or not Docker answers today.
 func (m *Machine) WorkerDigests(context.Context) ([]enclave.Digest, error) {
@@ -112,6 +129,13 @@ func (m *Machine) WorkerDigests(context.Context) ([]enclave.Digest, error) {
 	out := []enclave.Digest{img.Digest}
 	if !m.production {
 		out = append(out, canon.Sum(data))
+		node, err := m.ComputeDigest()
+		if err != nil {
+			return nil, err
+		}
+		if !node.IsZero() {
+			out = append(out, node)
+		}
 	}
 	slices.SortFunc(out, func(a, b enclave.Digest) int { return slices.Compare(a[:], b[:]) })
 	return out, nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"yingzhou.dev/lab/cmd/internal/daemon"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/rpc"
 )
 
@@ -24,14 +25,15 @@ type Config struct {
 	Witness    Address   `yaml:"witness"`    // who cosigns the log
 	Custodians []Address `yaml:"custodians"` // all of the roster
 
-	Database  Database `yaml:"database"`
-	LogDir    string   `yaml:"log_dir"`    // the audit log
-	Blobs     string   `yaml:"blobs"`      // folder of the sealed blobs
-	State     string   `yaml:"state"`      // folder for work under way, on the file system of blobs
-	Worker    Worker   `yaml:"worker"`     // what computes
-	Limits    Limits   `yaml:"limits"`     //
-	Drain     Duration `yaml:"drain"`      // how long calls under way have when labd ends; default: 30s
-	SweepDays int      `yaml:"sweep_days"` // days after which an uploaded blob that no manifest names is removed; default: 2
+	Database  Database      `yaml:"database"`
+	LogDir    string        `yaml:"log_dir"`    // the audit log
+	Blobs     string        `yaml:"blobs"`      // folder of the sealed blobs
+	BlobVault *vault.Config `yaml:"blob_vault"` // Vault with the data keys that blobs are encrypted with at rest; default: they lie as they are
+	State     string        `yaml:"state"`      // folder for work under way, on the file system of blobs
+	Worker    Worker        `yaml:"worker"`     // what computes
+	Limits    Limits        `yaml:"limits"`     //
+	Drain     Duration      `yaml:"drain"`      // how long calls under way have when labd ends; default: 30s
+	SweepDays int           `yaml:"sweep_days"` // days after which an uploaded blob that no manifest names is removed; default: 2
 
 	root ed25519.PublicKey
 }
@@ -86,6 +88,9 @@ func (c *Config) Shared() *daemon.Common { return &c.Common }
 // Check implements daemon.Daemon.
 func (c *Config) Check(dir string) error {
 	daemon.In(dir, &c.Roster, &c.Keys.Lab, &c.Keys.Node, &c.Keys.Log, &c.Database.SQLite, &c.Database.Postgres, &c.LogDir, &c.Blobs, &c.State, &c.Worker.Program)
+	if v := c.BlobVault; v != nil {
+		daemon.In(dir, &v.CAFile, &v.RoleIDFile, &v.SecretIDFile)
+	}
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	root, err := hex.DecodeString(c.Root)
@@ -106,6 +111,11 @@ func (c *Config) Check(dir string) error {
 	}
 	if c.Database.Postgres != "" {
 		errs = append(errs, daemon.File("database.postgres", c.Database.Postgres))
+	}
+	if c.BlobVault != nil {
+		if _, err := vault.New(*c.BlobVault); err != nil {
+			fault("blob_vault: %w", err)
+		}
 	}
 	errs = append(errs, c.Witness.check("witness"))
 	if len(c.Custodians) == 0 {

@@ -23,6 +23,8 @@ import (
 	"yingzhou.dev/lab/enclave/custodian"
 	"yingzhou.dev/lab/enclave/mirror"
 	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/enclave/store/datakey"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/pki"
@@ -47,6 +49,7 @@ type plane struct {
 
 	roster   *operators.Roster // the first
 	blobs    *store.Store
+	copies   *store.Store // what the node maps: blobs, or copies where those are encrypted at rest
 	records  *db.DB
 	log      *audit.Log
 	worker   *node.Machine
@@ -117,8 +120,28 @@ func readSigned(path string) (s enclave.Signed, err error) {
 	return s, nil
 }
 
+// openBlobs opens the blob store, and with it the node's own copies where the store cannot be mapped.
+func (p *plane) openBlobs() (err error) {
+	if p.cfg.BlobVault == nil {
+		p.blobs, err = store.Open(p.cfg.Blobs)
+		p.copies = p.blobs
+		return err
+	}
+	at := *p.cfg.BlobVault
+	at.Logger = p.env.Logger
+	c, err := vault.New(at)
+	if err != nil {
+		return err
+	}
+	if p.blobs, err = store.OpenAtRest(p.cfg.Blobs, datakey.New(c)); err != nil {
+		return err
+	}
+	p.copies, err = store.Open(filepath.Join(p.cfg.State, "node"))
+	return err
+}
+
 func (p *plane) openStores(ctx context.Context) (err error) {
-	if p.blobs, err = store.Open(p.cfg.Blobs); err != nil {
+	if err := p.openBlobs(); err != nil {
 		return err
 	}
 	if p.cfg.Database.SQLite != "" {
@@ -265,7 +288,7 @@ func (p *plane) openLab(ctx context.Context) error {
 		return err
 	}
 	p.atEnd(p.worker.Close)
-	copies := mirror.New(p.blobs, p.blobs)
+	copies := mirror.New(p.copies, p.blobs)
 	p.atEnd(copies.Close)
 	tmp := filepath.Join(p.cfg.State, "tmp")
 	if err := durable.MkdirAll(tmp, 0o700); err != nil {

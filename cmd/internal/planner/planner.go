@@ -10,6 +10,10 @@ import (
 
 // Build is a release.BuildFunc.
 func Build(q release.Question) (*enclave.Plan, error) {
-	return plan.Build(plan.Request{Query: q.Query, EpsilonMicro: q.EpsilonMicro, Grant: q.Grant, GrantDigest: q.GrantDigest,
-		Keyset: q.Keyset, KeysetDigest: q.KeysetDigest, Manifest: q.Manifest, ManifestDigest: q.ManifestDigest})
+	r := plan.Request{Query: q.Query, EpsilonMicro: q.EpsilonMicro, Grant: q.Grant, GrantDigest: q.GrantDigest,
+		Keyset: q.Keyset, KeysetDigest: q.KeysetDigest, Manifest: q.Manifest, ManifestDigest: q.ManifestDigest}
+	for _, o := range q.Others {
+		r.Others = append(r.Others, plan.Source{Keyset: o.Keyset, KeysetDigest: o.KeysetDigest, Manifest: o.Manifest, ManifestDigest: o.ManifestDigest})
+	}
+	return plan.Build(r)
 }

@@ -137,6 +137,254 @@ func (x *AcceptResponse) GetCommitment() []byte {
 	return nil
 }
 
+type RetireRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyset        []byte                 `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"` // Signed Keyset that replaces others
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireRequest) Reset() {
+	*x = RetireRequest{}
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireRequest) ProtoMessage() {}
+
+func (x *RetireRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireRequest.ProtoReflect.Descriptor instead.
+func (*RetireRequest) Descriptor() ([]byte, []int) {
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RetireRequest) GetKeyset() []byte {
+	if x != nil {
+		return x.Keyset
+	}
+	return nil
+}
+
+type RetireResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireResponse) Reset() {
+	*x = RetireResponse{}
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireResponse) ProtoMessage() {}
+
+func (x *RetireResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireResponse.ProtoReflect.Descriptor instead.
+func (*RetireResponse) Descriptor() ([]byte, []int) {
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{3}
+}
+
+type DisposeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Order         []byte                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"` // Signed DisposalOrder
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DisposeRequest) Reset() {
+	*x = DisposeRequest{}
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DisposeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DisposeRequest) ProtoMessage() {}
+
+func (x *DisposeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DisposeRequest.ProtoReflect.Descriptor instead.
+func (*DisposeRequest) Descriptor() ([]byte, []int) {
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DisposeRequest) GetOrder() []byte {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+type DisposeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Destruction   []byte                 `protobuf:"bytes,1,opt,name=destruction,proto3" json:"destruction,omitempty"` // Signed Destruction
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DisposeResponse) Reset() {
+	*x = DisposeResponse{}
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DisposeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DisposeResponse) ProtoMessage() {}
+
+func (x *DisposeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DisposeResponse.ProtoReflect.Descriptor instead.
+func (*DisposeResponse) Descriptor() ([]byte, []int) {
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DisposeResponse) GetDestruction() []byte {
+	if x != nil {
+		return x.Destruction
+	}
+	return nil
+}
+
+type RotateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lineage       []byte                 `protobuf:"bytes,1,opt,name=lineage,proto3" json:"lineage,omitempty"` // SHA-256 of the first Keyset
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateRequest) Reset() {
+	*x = RotateRequest{}
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateRequest) ProtoMessage() {}
+
+func (x *RotateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
+func (*RotateRequest) Descriptor() ([]byte, []int) {
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RotateRequest) GetLineage() []byte {
+	if x != nil {
+		return x.Lineage
+	}
+	return nil
+}
+
+type RotateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateResponse) Reset() {
+	*x = RotateResponse{}
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateResponse) ProtoMessage() {}
+
+func (x *RotateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
+func (*RotateResponse) Descriptor() ([]byte, []int) {
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{7}
+}
+
 type RecordsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Heights       map[string]int64       `protobuf:"bytes,1,rep,name=heights,proto3" json:"heights,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // records known to the caller, by custodian
@@ -146,7 +394,7 @@ type RecordsRequest struct {
 
 func (x *RecordsRequest) Reset() {
 	*x = RecordsRequest{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[2]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -158,7 +406,7 @@ func (x *RecordsRequest) String() string {
 func (*RecordsRequest) ProtoMessage() {}
 
 func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[2]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -171,7 +419,7 @@ func (x *RecordsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsRequest.ProtoReflect.Descriptor instead.
 func (*RecordsRequest) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{2}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RecordsRequest) GetHeights() map[string]int64 {
@@ -190,7 +438,7 @@ type RecordsResponse struct {
 
 func (x *RecordsResponse) Reset() {
 	*x = RecordsResponse{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[3]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -202,7 +450,7 @@ func (x *RecordsResponse) String() string {
 func (*RecordsResponse) ProtoMessage() {}
 
 func (x *RecordsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[3]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -215,7 +463,7 @@ func (x *RecordsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordsResponse.ProtoReflect.Descriptor instead.
 func (*RecordsResponse) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{3}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RecordsResponse) GetRecords() [][]byte {
@@ -235,7 +483,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[4]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -247,7 +495,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[4]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -260,7 +508,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{4}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CommitRequest) GetBundle() []byte {
@@ -285,7 +533,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[5]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +545,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[5]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +558,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{5}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{11}
 }
 
 type ShareRequest struct {
@@ -325,7 +573,7 @@ type ShareRequest struct {
 
 func (x *ShareRequest) Reset() {
 	*x = ShareRequest{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[6]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +585,7 @@ func (x *ShareRequest) String() string {
 func (*ShareRequest) ProtoMessage() {}
 
 func (x *ShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[6]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +598,7 @@ func (x *ShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareRequest.ProtoReflect.Descriptor instead.
 func (*ShareRequest) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{6}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ShareRequest) GetBundle() []byte {
@@ -390,7 +638,7 @@ type ShareResponse struct {
 
 func (x *ShareResponse) Reset() {
 	*x = ShareResponse{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[7]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +650,7 @@ func (x *ShareResponse) String() string {
 func (*ShareResponse) ProtoMessage() {}
 
 func (x *ShareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[7]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +663,7 @@ func (x *ShareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShareResponse.ProtoReflect.Descriptor instead.
 func (*ShareResponse) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{7}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ShareResponse) GetShares() []byte {
@@ -438,7 +686,7 @@ type EndorseRequest struct {
 
 func (x *EndorseRequest) Reset() {
 	*x = EndorseRequest{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[8]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +698,7 @@ func (x *EndorseRequest) String() string {
 func (*EndorseRequest) ProtoMessage() {}
 
 func (x *EndorseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[8]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +711,7 @@ func (x *EndorseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndorseRequest.ProtoReflect.Descriptor instead.
 func (*EndorseRequest) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{8}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EndorseRequest) GetBundle() []byte {
@@ -510,7 +758,7 @@ type EndorseResponse struct {
 
 func (x *EndorseResponse) Reset() {
 	*x = EndorseResponse{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[9]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +770,7 @@ func (x *EndorseResponse) String() string {
 func (*EndorseResponse) ProtoMessage() {}
 
 func (x *EndorseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[9]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +783,7 @@ func (x *EndorseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndorseResponse.ProtoReflect.Descriptor instead.
 func (*EndorseResponse) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{9}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *EndorseResponse) GetSignature() []byte {
@@ -554,7 +802,7 @@ type LeadRequest struct {
 
 func (x *LeadRequest) Reset() {
 	*x = LeadRequest{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[10]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +814,7 @@ func (x *LeadRequest) String() string {
 func (*LeadRequest) ProtoMessage() {}
 
 func (x *LeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[10]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +827,7 @@ func (x *LeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadRequest.ProtoReflect.Descriptor instead.
 func (*LeadRequest) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{10}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LeadRequest) GetBundle() []byte {
@@ -602,7 +850,7 @@ type LeadResponse struct {
 
 func (x *LeadResponse) Reset() {
 	*x = LeadResponse{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[11]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +862,7 @@ func (x *LeadResponse) String() string {
 func (*LeadResponse) ProtoMessage() {}
 
 func (x *LeadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[11]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +875,7 @@ func (x *LeadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeadResponse.ProtoReflect.Descriptor instead.
 func (*LeadResponse) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{11}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LeadResponse) GetEvent() isLeadResponse_Event {
@@ -682,7 +930,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[12]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -694,7 +942,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[12]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -707,7 +955,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{12}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Outcome) GetRelease() []byte {
@@ -740,7 +988,7 @@ type GetEvidenceRequest struct {
 
 func (x *GetEvidenceRequest) Reset() {
 	*x = GetEvidenceRequest{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[13]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +1000,7 @@ func (x *GetEvidenceRequest) String() string {
 func (*GetEvidenceRequest) ProtoMessage() {}
 
 func (x *GetEvidenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[13]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +1013,7 @@ func (x *GetEvidenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEvidenceRequest.ProtoReflect.Descriptor instead.
 func (*GetEvidenceRequest) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{13}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetEvidenceRequest) GetRelease() []byte {
@@ -784,7 +1032,7 @@ type GetEvidenceResponse struct {
 
 func (x *GetEvidenceResponse) Reset() {
 	*x = GetEvidenceResponse{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[14]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +1044,7 @@ func (x *GetEvidenceResponse) String() string {
 func (*GetEvidenceResponse) ProtoMessage() {}
 
 func (x *GetEvidenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[14]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +1057,7 @@ func (x *GetEvidenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEvidenceResponse.ProtoReflect.Descriptor instead.
 func (*GetEvidenceResponse) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{14}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetEvidenceResponse) GetEvidence() []byte {
@@ -828,7 +1076,7 @@ type RecheckRequest struct {
 
 func (x *RecheckRequest) Reset() {
 	*x = RecheckRequest{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[15]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +1088,7 @@ func (x *RecheckRequest) String() string {
 func (*RecheckRequest) ProtoMessage() {}
 
 func (x *RecheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[15]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +1101,7 @@ func (x *RecheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecheckRequest.ProtoReflect.Descriptor instead.
 func (*RecheckRequest) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{15}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecheckRequest) GetBundle() []byte {
@@ -872,7 +1120,7 @@ type RecheckResponse struct {
 
 func (x *RecheckResponse) Reset() {
 	*x = RecheckResponse{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[16]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -884,7 +1132,7 @@ func (x *RecheckResponse) String() string {
 func (*RecheckResponse) ProtoMessage() {}
 
 func (x *RecheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[16]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -897,7 +1145,7 @@ func (x *RecheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecheckResponse.ProtoReflect.Descriptor instead.
 func (*RecheckResponse) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{16}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RecheckResponse) GetEvidenceBy() string {
@@ -915,7 +1163,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[17]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1175,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[17]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1188,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{17}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{23}
 }
 
 type GetStatusResponse struct {
@@ -959,7 +1207,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[18]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1219,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[18]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1232,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{18}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetStatusResponse) GetName() string {
@@ -1056,7 +1304,17 @@ const file_enclave_api_v1_custodian_proto_rawDesc = "" +
 	"\x0eAcceptResponse\x12\x1e\n" +
 	"\n" +
 	"commitment\x18\x01 \x01(\fR\n" +
-	"commitment\"\x8b\x01\n" +
+	"commitment\"'\n" +
+	"\rRetireRequest\x12\x16\n" +
+	"\x06keyset\x18\x01 \x01(\fR\x06keyset\"\x10\n" +
+	"\x0eRetireResponse\"&\n" +
+	"\x0eDisposeRequest\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\"3\n" +
+	"\x0fDisposeResponse\x12 \n" +
+	"\vdestruction\x18\x01 \x01(\fR\vdestruction\")\n" +
+	"\rRotateRequest\x12\x18\n" +
+	"\alineage\x18\x01 \x01(\fR\alineage\"\x10\n" +
+	"\x0eRotateResponse\"\x8b\x01\n" +
 	"\x0eRecordsRequest\x12=\n" +
 	"\aheights\x18\x01 \x03(\v2#.lab.v1.RecordsRequest.HeightsEntryR\aheights\x1a:\n" +
 	"\fHeightsEntry\x12\x10\n" +
@@ -1116,9 +1374,12 @@ const file_enclave_api_v1_custodian_proto_rawDesc = "" +
 	"\atrouble\x18\a \x01(\tR\atrouble\x1a:\n" +
 	"\fRecordsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\xaf\x04\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\xdd\x05\n" +
 	"\x10CustodianService\x127\n" +
-	"\x06Accept\x12\x15.lab.v1.AcceptRequest\x1a\x16.lab.v1.AcceptResponse\x12<\n" +
+	"\x06Accept\x12\x15.lab.v1.AcceptRequest\x1a\x16.lab.v1.AcceptResponse\x127\n" +
+	"\x06Retire\x12\x15.lab.v1.RetireRequest\x1a\x16.lab.v1.RetireResponse\x12:\n" +
+	"\aDispose\x12\x16.lab.v1.DisposeRequest\x1a\x17.lab.v1.DisposeResponse\x127\n" +
+	"\x06Rotate\x12\x15.lab.v1.RotateRequest\x1a\x16.lab.v1.RotateResponse\x12<\n" +
 	"\aRecords\x12\x16.lab.v1.RecordsRequest\x1a\x17.lab.v1.RecordsResponse0\x01\x127\n" +
 	"\x06Commit\x12\x15.lab.v1.CommitRequest\x1a\x16.lab.v1.CommitResponse\x124\n" +
 	"\x05Share\x12\x14.lab.v1.ShareRequest\x1a\x15.lab.v1.ShareResponse\x12:\n" +
@@ -1140,54 +1401,66 @@ func file_enclave_api_v1_custodian_proto_rawDescGZIP() []byte {
 	return file_enclave_api_v1_custodian_proto_rawDescData
 }
 
-var file_enclave_api_v1_custodian_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_enclave_api_v1_custodian_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_enclave_api_v1_custodian_proto_goTypes = []any{
 	(*AcceptRequest)(nil),       // 0: lab.v1.AcceptRequest
 	(*AcceptResponse)(nil),      // 1: lab.v1.AcceptResponse
-	(*RecordsRequest)(nil),      // 2: lab.v1.RecordsRequest
-	(*RecordsResponse)(nil),     // 3: lab.v1.RecordsResponse
-	(*CommitRequest)(nil),       // 4: lab.v1.CommitRequest
-	(*CommitResponse)(nil),      // 5: lab.v1.CommitResponse
-	(*ShareRequest)(nil),        // 6: lab.v1.ShareRequest
-	(*ShareResponse)(nil),       // 7: lab.v1.ShareResponse
-	(*EndorseRequest)(nil),      // 8: lab.v1.EndorseRequest
-	(*EndorseResponse)(nil),     // 9: lab.v1.EndorseResponse
-	(*LeadRequest)(nil),         // 10: lab.v1.LeadRequest
-	(*LeadResponse)(nil),        // 11: lab.v1.LeadResponse
-	(*Outcome)(nil),             // 12: lab.v1.Outcome
-	(*GetEvidenceRequest)(nil),  // 13: lab.v1.GetEvidenceRequest
-	(*GetEvidenceResponse)(nil), // 14: lab.v1.GetEvidenceResponse
-	(*RecheckRequest)(nil),      // 15: lab.v1.RecheckRequest
-	(*RecheckResponse)(nil),     // 16: lab.v1.RecheckResponse
-	(*GetStatusRequest)(nil),    // 17: lab.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),   // 18: lab.v1.GetStatusResponse
-	nil,                         // 19: lab.v1.RecordsRequest.HeightsEntry
-	nil,                         // 20: lab.v1.GetStatusResponse.RecordsEntry
+	(*RetireRequest)(nil),       // 2: lab.v1.RetireRequest
+	(*RetireResponse)(nil),      // 3: lab.v1.RetireResponse
+	(*DisposeRequest)(nil),      // 4: lab.v1.DisposeRequest
+	(*DisposeResponse)(nil),     // 5: lab.v1.DisposeResponse
+	(*RotateRequest)(nil),       // 6: lab.v1.RotateRequest
+	(*RotateResponse)(nil),      // 7: lab.v1.RotateResponse
+	(*RecordsRequest)(nil),      // 8: lab.v1.RecordsRequest
+	(*RecordsResponse)(nil),     // 9: lab.v1.RecordsResponse
+	(*CommitRequest)(nil),       // 10: lab.v1.CommitRequest
+	(*CommitResponse)(nil),      // 11: lab.v1.CommitResponse
+	(*ShareRequest)(nil),        // 12: lab.v1.ShareRequest
+	(*ShareResponse)(nil),       // 13: lab.v1.ShareResponse
+	(*EndorseRequest)(nil),      // 14: lab.v1.EndorseRequest
+	(*EndorseResponse)(nil),     // 15: lab.v1.EndorseResponse
+	(*LeadRequest)(nil),         // 16: lab.v1.LeadRequest
+	(*LeadResponse)(nil),        // 17: lab.v1.LeadResponse
+	(*Outcome)(nil),             // 18: lab.v1.Outcome
+	(*GetEvidenceRequest)(nil),  // 19: lab.v1.GetEvidenceRequest
+	(*GetEvidenceResponse)(nil), // 20: lab.v1.GetEvidenceResponse
+	(*RecheckRequest)(nil),      // 21: lab.v1.RecheckRequest
+	(*RecheckResponse)(nil),     // 22: lab.v1.RecheckResponse
+	(*GetStatusRequest)(nil),    // 23: lab.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),   // 24: lab.v1.GetStatusResponse
+	nil,                         // 25: lab.v1.RecordsRequest.HeightsEntry
+	nil,                         // 26: lab.v1.GetStatusResponse.RecordsEntry
 }
 var file_enclave_api_v1_custodian_proto_depIdxs = []int32{
-	19, // 0: lab.v1.RecordsRequest.heights:type_name -> lab.v1.RecordsRequest.HeightsEntry
-	12, // 1: lab.v1.LeadResponse.outcome:type_name -> lab.v1.Outcome
-	20, // 2: lab.v1.GetStatusResponse.records:type_name -> lab.v1.GetStatusResponse.RecordsEntry
+	25, // 0: lab.v1.RecordsRequest.heights:type_name -> lab.v1.RecordsRequest.HeightsEntry
+	18, // 1: lab.v1.LeadResponse.outcome:type_name -> lab.v1.Outcome
+	26, // 2: lab.v1.GetStatusResponse.records:type_name -> lab.v1.GetStatusResponse.RecordsEntry
 	0,  // 3: lab.v1.CustodianService.Accept:input_type -> lab.v1.AcceptRequest
-	2,  // 4: lab.v1.CustodianService.Records:input_type -> lab.v1.RecordsRequest
-	4,  // 5: lab.v1.CustodianService.Commit:input_type -> lab.v1.CommitRequest
-	6,  // 6: lab.v1.CustodianService.Share:input_type -> lab.v1.ShareRequest
-	8,  // 7: lab.v1.CustodianService.Endorse:input_type -> lab.v1.EndorseRequest
-	10, // 8: lab.v1.CustodianService.Lead:input_type -> lab.v1.LeadRequest
-	13, // 9: lab.v1.CustodianService.GetEvidence:input_type -> lab.v1.GetEvidenceRequest
-	15, // 10: lab.v1.CustodianService.Recheck:input_type -> lab.v1.RecheckRequest
-	17, // 11: lab.v1.CustodianService.GetStatus:input_type -> lab.v1.GetStatusRequest
-	1,  // 12: lab.v1.CustodianService.Accept:output_type -> lab.v1.AcceptResponse
-	3,  // 13: lab.v1.CustodianService.Records:output_type -> lab.v1.RecordsResponse
-	5,  // 14: lab.v1.CustodianService.Commit:output_type -> lab.v1.CommitResponse
-	7,  // 15: lab.v1.CustodianService.Share:output_type -> lab.v1.ShareResponse
-	9,  // 16: lab.v1.CustodianService.Endorse:output_type -> lab.v1.EndorseResponse
-	11, // 17: lab.v1.CustodianService.Lead:output_type -> lab.v1.LeadResponse
-	14, // 18: lab.v1.CustodianService.GetEvidence:output_type -> lab.v1.GetEvidenceResponse
-	16, // 19: lab.v1.CustodianService.Recheck:output_type -> lab.v1.RecheckResponse
-	18, // 20: lab.v1.CustodianService.GetStatus:output_type -> lab.v1.GetStatusResponse
-	12, // [12:21] is the sub-list for method output_type
-	3,  // [3:12] is the sub-list for method input_type
+	2,  // 4: lab.v1.CustodianService.Retire:input_type -> lab.v1.RetireRequest
+	4,  // 5: lab.v1.CustodianService.Dispose:input_type -> lab.v1.DisposeRequest
+	6,  // 6: lab.v1.CustodianService.Rotate:input_type -> lab.v1.RotateRequest
+	8,  // 7: lab.v1.CustodianService.Records:input_type -> lab.v1.RecordsRequest
+	10, // 8: lab.v1.CustodianService.Commit:input_type -> lab.v1.CommitRequest
+	12, // 9: lab.v1.CustodianService.Share:input_type -> lab.v1.ShareRequest
+	14, // 10: lab.v1.CustodianService.Endorse:input_type -> lab.v1.EndorseRequest
+	16, // 11: lab.v1.CustodianService.Lead:input_type -> lab.v1.LeadRequest
+	19, // 12: lab.v1.CustodianService.GetEvidence:input_type -> lab.v1.GetEvidenceRequest
+	21, // 13: lab.v1.CustodianService.Recheck:input_type -> lab.v1.RecheckRequest
+	23, // 14: lab.v1.CustodianService.GetStatus:input_type -> lab.v1.GetStatusRequest
+	1,  // 15: lab.v1.CustodianService.Accept:output_type -> lab.v1.AcceptResponse
+	3,  // 16: lab.v1.CustodianService.Retire:output_type -> lab.v1.RetireResponse
+	5,  // 17: lab.v1.CustodianService.Dispose:output_type -> lab.v1.DisposeResponse
+	7,  // 18: lab.v1.CustodianService.Rotate:output_type -> lab.v1.RotateResponse
+	9,  // 19: lab.v1.CustodianService.Records:output_type -> lab.v1.RecordsResponse
+	11, // 20: lab.v1.CustodianService.Commit:output_type -> lab.v1.CommitResponse
+	13, // 21: lab.v1.CustodianService.Share:output_type -> lab.v1.ShareResponse
+	15, // 22: lab.v1.CustodianService.Endorse:output_type -> lab.v1.EndorseResponse
+	17, // 23: lab.v1.CustodianService.Lead:output_type -> lab.v1.LeadResponse
+	20, // 24: lab.v1.CustodianService.GetEvidence:output_type -> lab.v1.GetEvidenceResponse
+	22, // 25: lab.v1.CustodianService.Recheck:output_type -> lab.v1.RecheckResponse
+	24, // 26: lab.v1.CustodianService.GetStatus:output_type -> lab.v1.GetStatusResponse
+	15, // [15:27] is the sub-list for method output_type
+	3,  // [3:15] is the sub-list for method input_type
 	3,  // [3:3] is the sub-list for extension type_name
 	3,  // [3:3] is the sub-list for extension extendee
 	0,  // [0:3] is the sub-list for field type_name
@@ -1198,7 +1471,7 @@ func file_enclave_api_v1_custodian_proto_init() {
 	if File_enclave_api_v1_custodian_proto != nil {
 		return
 	}
-	file_enclave_api_v1_custodian_proto_msgTypes[11].OneofWrappers = []any{
+	file_enclave_api_v1_custodian_proto_msgTypes[17].OneofWrappers = []any{
 		(*LeadResponse_Stage)(nil),
 		(*LeadResponse_Outcome)(nil),
 	}
@@ -1208,7 +1481,7 @@ func file_enclave_api_v1_custodian_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_enclave_api_v1_custodian_proto_rawDesc), len(file_enclave_api_v1_custodian_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

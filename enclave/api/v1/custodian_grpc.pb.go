@@ -24,6 +24,9 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	CustodianService_Accept_FullMethodName      = "/lab.v1.CustodianService/Accept"
+	CustodianService_Retire_FullMethodName      = "/lab.v1.CustodianService/Retire"
+	CustodianService_Dispose_FullMethodName     = "/lab.v1.CustodianService/Dispose"
+	CustodianService_Rotate_FullMethodName      = "/lab.v1.CustodianService/Rotate"
 	CustodianService_Records_FullMethodName     = "/lab.v1.CustodianService/Records"
 	CustodianService_Commit_FullMethodName      = "/lab.v1.CustodianService/Commit"
 	CustodianService_Share_FullMethodName       = "/lab.v1.CustodianService/Share"
@@ -42,6 +45,13 @@ const (
 type CustodianServiceClient interface {
 	// Accept takes a dealt key piece from its owner's steward and confirms the keyset's commitment to it.
 	Accept(ctx context.Context, in *AcceptRequest, opts ...grpc.CallOption) (*AcceptResponse, error)
+	// Retire tells of a refresh of a keyset that was logged: the pieces that it replaces are erased. By the owner's steward.
+	Retire(ctx context.Context, in *RetireRequest, opts ...grpc.CallOption) (*RetireResponse, error)
+	// Dispose destroys everything held of a keyset's lineage, on the owner's logged order, and gives the custodian's signed
+	// word of it. By the owner's steward, or the control plane that passes the order on.
+	Dispose(ctx context.Context, in *DisposeRequest, opts ...grpc.CallOption) (*DisposeResponse, error)
+	// Rotate wraps the pieces of a lineage under new wrapping keys. By the custodian's own people, with its certificate.
+	Rotate(ctx context.Context, in *RotateRequest, opts ...grpc.CallOption) (*RotateResponse, error)
 	// Records streams the ledger records that the caller lacks, each custodian's in order. For peers.
 	Records(ctx context.Context, in *RecordsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RecordsResponse], error)
 	// Commit checks a dossier, executes the plan and charges the budget. For peers.
@@ -73,6 +83,36 @@ func (c *custodianServiceClient) Accept(ctx context.Context, in *AcceptRequest, 
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AcceptResponse)
 	err := c.cc.Invoke(ctx, CustodianService_Accept_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodianServiceClient) Retire(ctx context.Context, in *RetireRequest, opts ...grpc.CallOption) (*RetireResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RetireResponse)
+	err := c.cc.Invoke(ctx, CustodianService_Retire_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodianServiceClient) Dispose(ctx context.Context, in *DisposeRequest, opts ...grpc.CallOption) (*DisposeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DisposeResponse)
+	err := c.cc.Invoke(ctx, CustodianService_Dispose_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodianServiceClient) Rotate(ctx context.Context, in *RotateRequest, opts ...grpc.CallOption) (*RotateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateResponse)
+	err := c.cc.Invoke(ctx, CustodianService_Rotate_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -185,6 +225,13 @@ func (c *custodianServiceClient) GetStatus(ctx context.Context, in *GetStatusReq
 type CustodianServiceServer interface {
 	// Accept takes a dealt key piece from its owner's steward and confirms the keyset's commitment to it.
 	Accept(context.Context, *AcceptRequest) (*AcceptResponse, error)
+	// Retire tells of a refresh of a keyset that was logged: the pieces that it replaces are erased. By the owner's steward.
+	Retire(context.Context, *RetireRequest) (*RetireResponse, error)
+	// Dispose destroys everything held of a keyset's lineage, on the owner's logged order, and gives the custodian's signed
+	// word of it. By the owner's steward, or the control plane that passes the order on.
+	Dispose(context.Context, *DisposeRequest) (*DisposeResponse, error)
+	// Rotate wraps the pieces of a lineage under new wrapping keys. By the custodian's own people, with its certificate.
+	Rotate(context.Context, *RotateRequest) (*RotateResponse, error)
 	// Records streams the ledger records that the caller lacks, each custodian's in order. For peers.
 	Records(*RecordsRequest, grpc.ServerStreamingServer[RecordsResponse]) error
 	// Commit checks a dossier, executes the plan and charges the budget. For peers.
@@ -214,6 +261,15 @@ type UnimplementedCustodianServiceServer struct{}
 
 func (UnimplementedCustodianServiceServer) Accept(context.Context, *AcceptRequest) (*AcceptResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Accept not implemented")
+}
+func (UnimplementedCustodianServiceServer) Retire(context.Context, *RetireRequest) (*RetireResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Retire not implemented")
+}
+func (UnimplementedCustodianServiceServer) Dispose(context.Context, *DisposeRequest) (*DisposeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Dispose not implemented")
+}
+func (UnimplementedCustodianServiceServer) Rotate(context.Context, *RotateRequest) (*RotateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rotate not implemented")
 }
 func (UnimplementedCustodianServiceServer) Records(*RecordsRequest, grpc.ServerStreamingServer[RecordsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Records not implemented")
@@ -274,6 +330,60 @@ func _CustodianService_Accept_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(CustodianServiceServer).Accept(ctx, req.(*AcceptRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodianService_Retire_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetireRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodianServiceServer).Retire(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodianService_Retire_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodianServiceServer).Retire(ctx, req.(*RetireRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodianService_Dispose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DisposeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodianServiceServer).Dispose(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodianService_Dispose_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodianServiceServer).Dispose(ctx, req.(*DisposeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodianService_Rotate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodianServiceServer).Rotate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodianService_Rotate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodianServiceServer).Rotate(ctx, req.(*RotateRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -418,6 +528,18 @@ var CustodianService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Accept",
 			Handler:    _CustodianService_Accept_Handler,
+		},
+		{
+			MethodName: "Retire",
+			Handler:    _CustodianService_Retire_Handler,
+		},
+		{
+			MethodName: "Dispose",
+			Handler:    _CustodianService_Dispose_Handler,
+		},
+		{
+			MethodName: "Rotate",
+			Handler:    _CustodianService_Rotate_Handler,
 		},
 		{
 			MethodName: "Commit",

@@ -30,15 +30,12 @@ func (r record) part(path string, i int) string { return fmt.Sprintf("%s/%s-%d",
 
 // put encrypts a secret under a fresh data key and stores it, unless another is there by then (check-and-set).
 func (r *Keyring) put(ctx context.Context, s sealed, plain []byte) error {
-	var dek struct {
-		Plaintext  []byte `json:"plaintext"`
-		Ciphertext string `json:"ciphertext"`
-	}
-	if err := r.c.Write(ctx, r.c.Transit("datakey", "plaintext", s.key), map[string]any{"context": s.context, "bits": 256}, &dek); err != nil {
+	key, wrapped, err := r.c.DataKey(ctx, s.key, s.context)
+	if err != nil {
 		return err
 	}
-	defer clear(dek.Plaintext)
-	box, err := aead(dek.Plaintext)
+	defer clear(key)
+	box, err := aead(key)
 	if err != nil {
 		return fmt.Errorf("vault gave an unusable data key: %w", err)
 	}
@@ -47,7 +44,7 @@ func (r *Keyring) put(ctx context.Context, s sealed, plain []byte) error {
 	if _, err := rand.Read(stem); err != nil {
 		return err
 	}
-	rec := record{DataKey: dek.Ciphertext, Stem: hex.EncodeToString(stem)}
+	rec := record{DataKey: wrapped, Stem: hex.EncodeToString(stem)}
 	for ; len(data) > 0; rec.Parts++ {
 		n := min(len(data), partBytes)
 		part := map[string]any{"data": map[string]any{"bytes": data[:n]}}
@@ -125,14 +122,12 @@ func (r *Keyring) get(ctx context.Context, s sealed) ([]byte, error) {
 		}
 		data = append(data, part.Data.Bytes...)
 	}
-	var dek struct {
-		Plaintext []byte `json:"plaintext"`
-	}
-	if err := r.c.Write(ctx, r.c.Transit("decrypt", s.key), map[string]any{"ciphertext": rec.DataKey, "context": s.context}, &dek); err != nil {
+	key, err := r.c.Unwrap(ctx, s.key, s.context, rec.DataKey)
+	if err != nil {
 		return nil, err
 	}
-	defer clear(dek.Plaintext)
-	box, err := aead(dek.Plaintext)
+	defer clear(key)
+	box, err := aead(key)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.path, keys.ErrDamaged)
 	}
@@ -168,7 +163,7 @@ func named(name string) sealed {
 func (r *Keyring) Put(ctx context.Context, name string, secret []byte) error {
 	err := r.c.Audited(ctx)
 	if err == nil {
-		err = r.createWrapping(ctx, secretsKey)
+		err = r.c.CreateWrapping(ctx, secretsKey)
 	}
 	if err == nil {
 		err = r.put(ctx, named(name), secret)

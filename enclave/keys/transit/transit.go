@@ -83,7 +83,7 @@ func (r *Keyring) importPiece(ctx context.Context, id keys.PieceID, secret keys.
 	if err == nil && !bytes.Equal(have, secret.Piece) {
 		return keys.ErrExists
 	}
-	if err := r.createWrapping(ctx, wrapping(id.Keyset)); err != nil {
+	if err := r.c.CreateWrapping(ctx, wrapping(id.Keyset)); err != nil {
 		return err
 	}
 	if err := r.importPRF(ctx, prfName(id), secret.PRF[:]); err != nil {
@@ -93,19 +93,6 @@ func (r *Keyring) importPiece(ctx context.Context, id keys.PieceID, secret keys.
 		return nil
 	}
 	return r.put(ctx, ofPiece(id), secret.Piece)
-}
-
-func (r *Keyring) createWrapping(ctx context.Context, name string) error {
-	return r.c.Write(ctx, r.c.Transit("keys", name), map[string]any{"type": "aes256-gcm96", "derived": true}, nil)
-}
-
-// exists reports whether transit has a key.
-func (r *Keyring) exists(ctx context.Context, name string) (bool, error) {
-	err := r.c.Read(ctx, r.c.Transit("keys", name), &struct{}{})
-	if errors.Is(err, vault.ErrNotFound) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // Piece implements keys.Keyring.
@@ -135,7 +122,7 @@ func (r *Keyring) PRF(ctx context.Context, id keys.PieceID, message []byte) (out
 func (r *Keyring) missing(ctx context.Context, err error, id keys.PieceID, key string) error {
 	gone := errors.Is(err, vault.ErrNotFound)
 	if errors.Is(err, vault.ErrRejected) { // as transit answers for a key that it does not have
-		there, look := r.exists(ctx, key)
+		there, look := r.c.HasKey(ctx, key)
 		gone, err = look == nil && !there, errors.Join(err, look)
 	}
 	if gone {
@@ -148,11 +135,11 @@ func (r *Keyring) missing(ctx context.Context, err error, id keys.PieceID, key s
 func (r *Keyring) Destroy(ctx context.Context, keyset enclave.Digest) error {
 	pieces, err := r.pieces(ctx, keyset)
 	if err == nil {
-		err = r.deleteKey(ctx, wrapping(keyset))
+		err = r.c.DeleteKey(ctx, wrapping(keyset))
 	}
 	for _, id := range pieces {
 		if err == nil {
-			err = r.deleteKey(ctx, prfName(id))
+			err = r.c.DeleteKey(ctx, prfName(id))
 		}
 		if err == nil {
 			err = r.remove(ctx, pathOf(id))
@@ -177,17 +164,6 @@ func (r *Keyring) pieces(ctx context.Context, keyset enclave.Digest) (out []keys
 		}
 	}
 	return out, err
-}
-
-func (r *Keyring) deleteKey(ctx context.Context, name string) error {
-	there, err := r.exists(ctx, name)
-	if err != nil || !there {
-		return err
-	}
-	if err := r.c.Write(ctx, r.c.Transit("keys", name, "config"), map[string]any{"deletion_allowed": true}, nil); err != nil {
-		return err
-	}
-	return r.c.Delete(ctx, r.c.Transit("keys", name))
 }
 
 // Rotate implements keys.Keyring: a new version of the wrapping key, every data key of the dealing rewrapped under it,
@@ -275,7 +251,7 @@ func (r *Keyring) hmac(ctx context.Context, key string, message []byte) ([32]byt
 
 // importPRF brings a PRF key into transit, or makes sure that it is the one there.
 func (r *Keyring) importPRF(ctx context.Context, name string, key []byte) error {
-	there, err := r.exists(ctx, name)
+	there, err := r.c.HasKey(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"yingzhou.dev/lab/enclave/mpc"
 )
@@ -52,24 +53,26 @@ type Conn struct {
 	tls    *tls.Conn
 	stall  time.Duration
 
-	free, queue chan []byte // frames on their way to the writer and back
-	broken      chan struct{}
-	written     chan struct{} // closed when the writer has ended
-	breaking    sync.Once
-	closing     sync.Once
-	writeErr    error // set before broken is closed
+	slots chan struct{} // one for each frame that may wait to be written
+	queue chan []byte   // frames on their way to the writer
+	mu    sync.Mutex
+	spare [][]byte // frames that were written; the last one first, as it is still in the cache
+
+	broken   chan struct{}
+	written  chan struct{} // closed when the writer has ended
+	breaking sync.Once
+	closing  sync.Once
+	writeErr error // set before broken is closed
 
 	sent     uint32 // frames, owned by the sender
 	received uint32 // frames, owned by the receiver
-	rest     []byte // unread part of in: owned by the receiver
-	in       []byte
 }
 
 func newConn(peer int, raw *coalescing, t *tls.Conn, stall time.Duration) *Conn {
-	c := &Conn{peer: peer, raw: raw, tls: t, stall: stall, free: make(chan []byte, window), queue: make(chan []byte, window),
-		broken: make(chan struct{}), written: make(chan struct{}), in: make([]byte, maxPayload)}
+	c := &Conn{peer: peer, raw: raw, tls: t, stall: stall, slots: make(chan struct{}, window), queue: make(chan []byte, window),
+		broken: make(chan struct{}), written: make(chan struct{})}
 	for range window {
-		c.free <- nil
+		c.slots <- struct{}{}
 	}
 	return c
 }
@@ -94,37 +97,48 @@ func (c *Conn) Send(step uint32, words []uint64) error {
 }
 
 func (c *Conn) enqueue(kind, step uint32, words []uint64) error {
-	var frame []byte
 	select {
-	case frame = <-c.free:
+	case <-c.slots:
 	default:
 		timer := time.NewTimer(c.stall)
 		defer timer.Stop()
 		select {
-		case frame = <-c.free:
+		case <-c.slots:
 		case <-c.broken:
 			return c.writeErr
 		case <-timer.C:
 			return fmt.Errorf("sending: %w", mpc.ErrStalled)
 		}
 	}
-	if frame == nil {
-		frame = make([]byte, 0, headerSize+maxPayload)
-	}
-	frame = frame[:headerSize+8*len(words)]
+	frame := c.take()[:headerSize+8*len(words)]
 	header(frame, 8*len(words), kind, step, c.sent)
 	c.sent++
-	body := frame[headerSize:]
-	for _, w := range words {
-		binary.LittleEndian.PutUint64(body, w)
-		body = body[8:]
-	}
+	copy(frame[headerSize:], view(words))
 	select {
 	case c.queue <- frame: // never blocks: there are no more frames than places
 		return nil
 	case <-c.broken:
 		return c.writeErr
 	}
+}
+
+// take returns memory for a frame, and give takes it back with its slot.
+func (c *Conn) take() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.spare); n > 0 {
+		frame := c.spare[n-1]
+		c.spare = c.spare[:n-1]
+		return frame
+	}
+	return make([]byte, headerSize+maxPayload)
+}
+
+func (c *Conn) give(frame []byte) {
+	c.mu.Lock()
+	c.spare = append(c.spare, frame[:cap(frame)])
+	c.mu.Unlock()
+	c.slots <- struct{}{} // never blocks: it was taken
 }
 
 func header(frame []byte, length int, kind, step, number uint32) {
@@ -146,7 +160,7 @@ func (c *Conn) write() {
 			c.fail(fmt.Errorf("sending: %w", network(err)))
 			return
 		}
-		c.free <- frame
+		c.give(frame)
 	}
 	c.raw.flush() // what was queued before Close
 }
@@ -169,60 +183,59 @@ func (c *Conn) fail(err error) {
 // Recv fills words with the next that the peer sent at this step.
 func (c *Conn) Recv(step uint32, words []uint64) error {
 	for len(words) > 0 {
-		if len(c.rest) == 0 {
-			if err := c.next(step, 8*len(words)); err != nil {
-				return err
-			}
+		n, err := c.next(step, words)
+		if err != nil {
+			return fmt.Errorf("receiving: %w", err)
 		}
-		n := min(len(words), len(c.rest)/8)
-		for i := range words[:n] {
-			words[i] = binary.LittleEndian.Uint64(c.rest[8*i:])
-		}
-		c.rest, words = c.rest[8*n:], words[n:]
+		words = words[n:]
 	}
 	return nil
 }
 
-// next reads one frame, of which the step still expects so many bytes.
-func (c *Conn) next(step uint32, expected int) error {
-	kind, got, err := c.read()
+// next reads one frame into words and says how many it had.
+func (c *Conn) next(step uint32, words []uint64) (int, error) {
+	length, kind, got, err := c.header()
 	switch {
 	case err != nil:
-		return fmt.Errorf("receiving: %w", err)
+		return 0, err
 	case kind == kindAbort:
-		return c.aborted()
+		return 0, c.aborted(length)
 	case kind != kindData:
-		return fmt.Errorf("receiving: %w: kind %d", mpc.ErrMalformed, kind)
+		return 0, fmt.Errorf("%w: kind %d", mpc.ErrMalformed, kind)
 	case got != step:
-		return fmt.Errorf("receiving: %w: it is of message %d, not %d", mpc.ErrReplayed, got, step)
-	case len(c.rest) == 0 || len(c.rest) > expected:
-		return fmt.Errorf("receiving: %w: %d bytes where %d are expected", mpc.ErrMalformed, len(c.rest), expected)
+		return 0, fmt.Errorf("%w: it is of message %d, not %d", mpc.ErrReplayed, got, step)
+	case length == 0 || length > 8*len(words):
+		return 0, fmt.Errorf("%w: %d bytes where %d are expected", mpc.ErrMalformed, length, 8*len(words))
 	}
-	return nil
+	if _, err := io.ReadFull(c.tls, view(words[:length/8])); err != nil {
+		return 0, network(err)
+	}
+	return length / 8, nil
 }
 
-// read takes a frame of any kind off the connection, leaving its payload in c.rest.
-func (c *Conn) read() (kind, step uint32, err error) {
+// header reads the header of the next frame, of any kind.
+func (c *Conn) header() (length int, kind, step uint32, err error) {
 	if err := c.raw.SetReadDeadline(time.Now().Add(c.stall)); err != nil {
-		return 0, 0, network(err)
+		return 0, 0, 0, network(err)
 	}
 	var h [headerSize]byte
 	if _, err := io.ReadFull(c.tls, h[:]); err != nil {
-		return 0, 0, network(err)
+		return 0, 0, 0, network(err)
 	}
 	length, kind, step, number, err := parseHeader(h)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	if number != c.received {
-		return 0, 0, fmt.Errorf("%w: frame number %d, not %d", mpc.ErrReplayed, number, c.received)
+		return 0, 0, 0, fmt.Errorf("%w: frame number %d, not %d", mpc.ErrReplayed, number, c.received)
 	}
 	c.received++
-	c.rest = c.in[:length]
-	if _, err := io.ReadFull(c.tls, c.rest); err != nil {
-		return 0, 0, network(err)
-	}
-	return kind, step, nil
+	return length, kind, step, nil
+}
+
+// view is the memory of words, which are as on the wire: Connect refuses machines of the other byte order.
+func view(words []uint64) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), 8*len(words))
 }
 
 func parseHeader(h [headerSize]byte) (length int, kind, step, number uint32, err error) {
@@ -242,11 +255,8 @@ func parseHeader(h [headerSize]byte) (length int, kind, step, number uint32, err
 func (c *Conn) Abort(blames int) {
 	select {
 	case <-c.broken:
-	case frame := <-c.free:
-		if frame == nil {
-			frame = make([]byte, headerSize+8)
-		}
-		frame = frame[:headerSize+8]
+	case <-c.slots:
+		frame := c.take()[:headerSize+8]
 		header(frame, 8, kindAbort, 0, c.sent)
 		binary.LittleEndian.PutUint64(frame[headerSize:], uint64(blames))
 		select {
@@ -258,14 +268,15 @@ func (c *Conn) Abort(blames int) {
 	c.Close()
 }
 
-func (c *Conn) aborted() error {
-	blames := -1
-	if len(c.rest) == 8 {
-		if n := binary.LittleEndian.Uint64(c.rest); n < mpc.Nodes {
-			blames = int(n)
-		}
+func (c *Conn) aborted(length int) error {
+	var word [1]uint64
+	if length != 8 {
+		return &mpc.AbortError{Blames: -1}
 	}
-	return &mpc.AbortError{Blames: blames}
+	if _, err := io.ReadFull(c.tls, view(word[:])); err != nil || word[0] >= mpc.Nodes {
+		return &mpc.AbortError{Blames: -1}
+	}
+	return &mpc.AbortError{Blames: int(word[0])}
 }
 
 // lingers is how long Close lets a peer take what is on its way.
@@ -312,7 +323,8 @@ type coalescing struct {
 	buffers bool // after the handshake
 }
 
-const buffer = 256 << 10
+// buffer holds a frame and what TLS adds to it.
+const buffer = maxPayload + 1<<10
 
 func coalesce(c net.Conn) *coalescing {
 	return &coalescing{Conn: c, r: bufio.NewReaderSize(c, buffer), w: bufio.NewWriterSize(c, buffer)}

@@ -7,7 +7,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -37,7 +40,7 @@ type Config struct {
 	Listener net.Listener
 	// Dial connects to the node after this one, whose listener may not be up yet: Connect tries until its context ends.
 	Dial func(ctx context.Context) (net.Conn, error)
-	// Stall is how long a peer may keep a connection waiting in either direction; 0 = 30 seconds.
+	// Stall is how long a peer may keep a connection waiting in either direction, while it computes too; 0 = two minutes.
 	Stall time.Duration
 }
 
@@ -60,8 +63,11 @@ func Connect(ctx context.Context, cfg Config) (*Mesh, error) {
 	if cfg.Party < 0 || cfg.Party >= mpc.Nodes {
 		return nil, fmt.Errorf("connecting node: there is no node %d", cfg.Party)
 	}
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		return nil, errors.New("connecting node: words travel in little-endian order, which this machine has not")
+	}
 	if cfg.Stall == 0 {
-		cfg.Stall = 30 * time.Second
+		cfg.Stall = 2 * time.Minute
 	}
 	m := &Mesh{}
 	g, both := errgroup.WithContext(ctx)
@@ -120,28 +126,58 @@ func (cfg *Config) dial(ctx context.Context, peer int) (*Conn, error) {
 	}
 }
 
+// strangers is how many connections may try at a time to prove that they are the peer's: a silent one holds its place for
+// as long as a handshake may take.
+const strangers = 64
+
 // accept takes the first connection that proves to be the peer's.
 func (cfg *Config) accept(ctx context.Context, peer int) (*Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { cfg.Listener.Close() })
 	defer stop()
+	var mu sync.Mutex
+	var found *Conn
 	var last error
+	var g errgroup.Group
+	g.SetLimit(strangers)
 	for {
 		conn, err := cfg.Listener.Accept()
 		if err != nil {
+			mu.Lock()
 			if last == nil {
 				last = err
 			}
-			return nil, &mpc.PartyError{Party: peer, Step: "accepting", Err: fmt.Errorf("%w: %v", mpc.ErrGone, last)}
+			mu.Unlock()
+			break
 		}
-		c, err := cfg.shake(ctx, conn, peer, tls.Server)
-		if err == nil {
-			return c, nil
-		}
-		last = err
-		if errors.Is(err, errOtherJob) { // it is the peer
-			return nil, err
-		}
+		g.Go(func() error {
+			c, err := cfg.shake(ctx, conn, peer, tls.Server)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				last = err
+				if errors.Is(err, errOtherJob) { // it is the peer
+					cancel()
+				}
+			case found != nil:
+				c.Close()
+			default:
+				found = c
+				cancel() // the listener and other handshakes
+			}
+			return nil
+		})
 	}
+	g.Wait()
+	switch {
+	case found != nil:
+		return found, nil
+	case errors.Is(last, errOtherJob):
+		return nil, last
+	}
+	return nil, &mpc.PartyError{Party: peer, Step: "accepting", Err: fmt.Errorf("%w: %v", mpc.ErrGone, last)}
 }
 
 var errOtherJob = errors.New("peer is at another job")
@@ -203,16 +239,20 @@ func (cfg *Config) hello(c *Conn) error {
 	if err := c.enqueue(kindHello, 0, words); err != nil {
 		return err
 	}
-	kind, _, err := c.read()
+	length, kind, _, err := c.header()
 	if err != nil {
 		return err
 	}
-	if kind != kindHello || len(c.rest) != 8*len(words) {
+	theirs := make([]uint64, len(words))
+	if kind != kindHello || length != 8*len(theirs) {
 		return fmt.Errorf("%w: no hello", mpc.ErrMalformed)
 	}
-	if binary.LittleEndian.Uint64(c.rest) != uint64(c.peer) || string(c.rest[8:]) != string(cfg.Job[:]) {
+	if _, err := io.ReadFull(c.tls, view(theirs)); err != nil {
+		return network(err)
+	}
+	words[0] = uint64(c.peer)
+	if !slices.Equal(theirs, words) {
 		return errOtherJob
 	}
-	c.rest = nil
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	enclavev1 "yingzhou.dev/lab/enclave/api/v1"
+	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/internal/canon"
@@ -89,8 +90,10 @@ func Status(err error) (*status.Status, bool) {
 	if st, ok := refusal.Status(err); ok {
 		return st, true
 	}
-	if errors.Is(err, enclave.ErrNotFound) {
-		return status.New(codes.NotFound, "not found"), true
+	for _, known := range []error{keys.ErrNoPiece, keys.ErrExists, enclave.ErrNotFound} {
+		if errors.Is(err, known) {
+			return status.New(codes.NotFound, known.Error()), true
+		}
 	}
 	return nil, false
 }
@@ -138,6 +141,45 @@ func (s *Server) Accept(ctx context.Context, req *enclavev1.AcceptRequest) (*enc
 		return nil, err
 	}
 	return &enclavev1.AcceptResponse{Commitment: ks.Pieces[piece].Commitment[:]}, nil
+}
+
+// Retire implements CustodianService.
+func (s *Server) Retire(ctx context.Context, req *enclavev1.RetireRequest) (*enclavev1.RetireResponse, error) {
+	var keyset canon.Signed
+	if err := parse("keyset", req.GetKeyset(), &keyset); err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Custodian.Retire(ctx, keyset); err != nil {
+		return nil, err
+	}
+	return &enclavev1.RetireResponse{}, nil
+}
+
+// Dispose implements CustodianService.
+func (s *Server) Dispose(ctx context.Context, req *enclavev1.DisposeRequest) (*enclavev1.DisposeResponse, error) {
+	var order canon.Signed
+	if err := parse("order", req.GetOrder(), &order); err != nil {
+		return nil, err
+	}
+	word, err := s.cfg.Custodian.Dispose(ctx, order)
+	if err != nil {
+		return nil, err
+	}
+	return &enclavev1.DisposeResponse{Destruction: canon.MustMarshal(word)}, nil
+}
+
+// Rotate implements CustodianService. A peer has no business here: only who holds this custodian's own certificate.
+func (s *Server) Rotate(ctx context.Context, req *enclavev1.RotateRequest) (*enclavev1.RotateResponse, error) {
+	if caller, _ := rpc.PeerFrom(ctx); caller.Name != s.cfg.Custodian.Name() {
+		return nil, rpc.Errorf(codes.PermissionDenied, "%q may not rotate the keys of %q", caller.Name, s.cfg.Custodian.Name())
+	}
+	if len(req.GetLineage()) != len(enclave.Digest{}) {
+		return nil, rpc.Errorf(codes.InvalidArgument, "want a SHA-256")
+	}
+	if err := s.cfg.Custodian.Rotate(ctx, enclave.Digest(req.GetLineage())); err != nil {
+		return nil, err
+	}
+	return &enclavev1.RotateResponse{}, nil
 }
 
 // batchBytes is how much of a ledger one message carries.

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/seal/identifier"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -79,6 +80,9 @@ func nameProblem(name string) string {
 
 func (f *Field) column(at string, p *Problems) enclave.Column {
 	c := enclave.Column{Name: f.Name, Title: f.Title, Type: enclave.TypeOther}
+	if f.Rules.Identifier != "" && !f.isKey() {
+		p.add(at+".yingzhou.identifier", "is for the key")
+	}
 	if !slices.Contains(fieldTypes, f.Type) {
 		p.add(at+".type", "%q is not one of %s", f.Type, strings.Join(fieldTypes, ", "))
 	}
@@ -93,6 +97,9 @@ func (f *Field) column(at string, p *Problems) enclave.Column {
 	if f.isKey() {
 		c.Type = enclave.TypeKey
 		f.checkKey(at, p)
+		if f.Rules.Identifier != "" { // other agencies know it: rows may be matched by it, never shown
+			c.Uses = []operators.Use{operators.UseJoin}
+		}
 		return c
 	}
 	f.uses(at, &c, p)
@@ -122,6 +129,9 @@ func (f *Field) checkKey(at string, p *Problems) {
 		p.add(at+".constraints.required", "must be true for the key: a row without an entity cannot be bounded")
 	}
 	r := f.Rules
+	if r.Identifier != "" && r.Identifier != identifier.Text && r.Identifier != identifier.ResidentID {
+		p.add(at+".yingzhou.identifier", "%q is not %s or %s", r.Identifier, identifier.Text, identifier.ResidentID)
+	}
 	if r.Missing != nil || r.Scale != 0 || len(r.Bins) > 0 || r.Outside != "" || len(f.Constraints.Enum) > 0 {
 		p.add(at, "a key has no enum, missing, scale, bins or outside: it is never sealed")
 	}
@@ -231,8 +241,8 @@ func (f *Field) number(at string, c *enclave.Column, p *Problems) {
 		p.add(at+".constraints", "minimum must be less than maximum")
 	}
 	f.bins(at, c, p)
-	if len(c.Bins) == 0 && (c.May(operators.UseGroup) || c.May(operators.UseFilter)) {
-		p.add(at+".yingzhou.uses", "a number can be grouped and filtered by its bins only: declare yingzhou.bins")
+	if len(c.Bins) == 0 && c.May(operators.UseGroup) {
+		p.add(at+".yingzhou.uses", "a number can be grouped by its bins only: declare yingzhou.bins")
 	}
 }
 

@@ -8,13 +8,15 @@ import (
 	"unicode/utf8"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/seal/identifier"
 	"yingzhou.dev/lab/enclave/seal/table"
 )
 
 // Record is one row as integers. Its slices have one element per column of the schema and are overwritten by the next
 // call of Encode.
 type Record struct {
-	// Key identifies the entity. It leaves the agency in no form; only sealing may read it.
+	// Key identifies the entity, in normal form if the schema declares one. It leaves the agency as a pseudonym, split
+	// among nodes, or in no form at all; only sealing may read it.
 	Key string
 	// Index is the column's value as a dimension: label of a category or bin of a number; -1 if it is neither.
 	Index []int32
@@ -38,6 +40,7 @@ type step struct {
 	column   enclave.Column
 	field    int // position in the table's row
 	key      bool
+	form     string // of a key: identifier.Normalize's kind, or "" for exact text
 	clamp    bool
 	required bool
 	absent   []string         // texts of a missing value other than ""
@@ -81,7 +84,7 @@ func NewEncoder(s *Schema, header []string) (*Encoder, error) {
 }
 
 func newStep(s *Schema, f *Field, c enclave.Column, at int, q *ColumnQuality) step {
-	st := step{column: c, field: at, key: f.isKey(), clamp: f.Rules.Outside == outsideClamp, required: f.Constraints.Required,
+	st := step{column: c, field: at, key: f.isKey(), form: f.Rules.Identifier, clamp: f.Rules.Outside == outsideClamp, required: f.Constraints.Required,
 		missing: -1, min: f.Constraints.MinLength, max: f.Constraints.MaxLength, quality: q}
 	st.empty = s.Missing == nil || slices.Contains(s.Missing, "")
 	for _, m := range s.Missing {
@@ -176,6 +179,13 @@ func (e *Encoder) column(i int, text string, row int64) (problem string) {
 	}
 	switch {
 	case st.key:
+		if st.form != "" {
+			normal, err := identifier.Normalize(st.form, text)
+			if err != nil {
+				return err.Error()
+			}
+			text = normal
+		}
 		return e.entity(text, row)
 	case st.labels != nil:
 		k, ok := st.labels[text]

@@ -86,6 +86,14 @@ func (s *Schema) checkSealing(p *Problems) {
 	if len(y.Layouts) == 0 {
 		p.add("yingzhou.layouts", "is empty: nothing would be sealed")
 	}
+	shared := slices.ContainsFunc(y.Layouts, func(l Layout) bool { return l.Kind == enclave.Shares })
+	for i := range s.Fields {
+		f := &s.Fields[i]
+		number := (f.Type == "number" || f.Type == "integer") && len(f.Constraints.Enum) == 0
+		if number && len(f.Rules.Bins) == 0 && slices.Contains(f.Rules.Uses, string(operators.UseFilter)) && !shared {
+			p.add(fmt.Sprintf("fields[%d] %q.yingzhou.uses", i, f.Name), "a number can be filtered by its bins only, unless a layout of kind %q is sealed: declare yingzhou.bins", enclave.Shares)
+		}
+	}
 }
 
 func (s *Schema) compileLayouts(cols []enclave.Column, p *Problems) []SealedLayout {
@@ -107,8 +115,10 @@ func (s *Schema) compileLayouts(cols []enclave.Column, p *Problems) []SealedLayo
 			out = append(out, c.cube())
 		case enclave.Rows:
 			out = append(out, c.rows())
+		case enclave.Shares:
+			out = append(out, c.shares(s))
 		default:
-			p.add(at+".kind", "%q is not %s or %s", l.Kind, enclave.Cube, enclave.Rows)
+			p.add(at+".kind", "%q is not %s, %s or %s", l.Kind, enclave.Cube, enclave.Rows, enclave.Shares)
 		}
 	}
 	return out
@@ -161,6 +171,26 @@ func (c layoutCompiler) rows() SealedLayout {
 		}
 	}
 	out.Vectors = append(out.Vectors, c.moments(c.Squares)...)
+	return out
+}
+
+// shares has every column with a use; there is nothing to choose.
+func (c layoutCompiler) shares(s *Schema) SealedLayout {
+	out := SealedLayout{Name: c.Name, Kind: enclave.Shares, Axes: [][]string{}, Vectors: []string{string(enclave.CountMoment), enclave.EntityShare}}
+	if len(c.Dims)+len(c.Indicators)+len(c.Measures)+len(c.Products) > 0 || c.Squares {
+		c.p.add(c.at, "has members beside name and kind: shares hold every column that has a use")
+	}
+	for i := range s.Fields {
+		if f := &s.Fields[i]; f.isKey() && f.Rules.Identifier == "" {
+			c.p.add(fmt.Sprintf("fields[%d] %q.yingzhou.identifier", i, f.Name), "is needed for shares: rows of other agencies are matched by it")
+		}
+	}
+	for _, col := range c.m.Columns {
+		out.Vectors = append(out.Vectors, col.Values()...)
+	}
+	if len(out.Vectors) > maxIndicators {
+		c.p.add(c.at, "has more than %d columns of shares: declare fewer labels", maxIndicators)
+	}
 	return out
 }
 

@@ -73,6 +73,9 @@ type Rules struct {
 	Scale int64 `json:"scale,omitempty"`
 	// Bins are ascending edges from minimum to maximum; bin i is [Bins[i], Bins[i+1]), the last one closed.
 	Bins []json.Number `json:"bins,omitempty"`
+	// Identifier is the form of a key that other agencies know too: identifier.ResidentID or identifier.Text. Keys are
+	// then told apart by their normal form; without it, by their exact text, and there is nothing to join.
+	Identifier string `json:"identifier,omitempty"`
 	// Outside says what happens to a number outside its bounds: "refuse" (the default) or "clamp".
 	Outside string `json:"outside,omitempty"`
 }
@@ -105,7 +108,7 @@ type Catalog struct {
 // Layout asks for one way of sealing the table.
 type Layout struct {
 	Name       string     `json:"name"`
-	Kind       string     `json:"kind"`                 // enclave.Cube or enclave.Rows
+	Kind       string     `json:"kind"`                 // enclave.Cube, enclave.Rows or enclave.Shares (which has no more members)
 	Dims       []string   `json:"dims,omitempty"`       // cube: its dimensions, the last varying fastest
 	Indicators [][]string `json:"indicators,omitempty"` // rows: one set of one-hot vectors for each
 	Measures   []string   `json:"measures,omitempty"`   // numbers whose sums are sealed

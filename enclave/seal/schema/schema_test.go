@@ -134,7 +134,7 @@ func TestParseRefuses(t *testing.T) {
 		"no legal basis":      {`"art. 6"`, `" "`, "yingzhou.catalog.legal_basis", "needed"},
 		"sharing":             {`"sharing": "conditional"`, `"sharing": "some"`, "yingzhou.catalog.sharing", "not one of"},
 		"layout twice":        {`"name": "r"`, `"name": "c"`, `yingzhou.layouts[1] "c"`, "twice"},
-		"layout kind":         {`"kind": "cube"`, `"kind": "box"`, `yingzhou.layouts[0] "c".kind`, "not cube or rows"},
+		"layout kind":         {`"kind": "cube"`, `"kind": "box"`, `yingzhou.layouts[0] "c".kind`, "not cube, rows or shares"},
 		"dim without size":    {`"dims": ["town", "m3"]`, `"dims": ["town", "people"]`, `yingzhou.layouts[0] "c".dims`, "neither a domain nor bins"},
 		"dim unknown":         {`"dims": ["town", "m3"]`, `"dims": ["city"]`, `yingzhou.layouts[0] "c".dims`, "does not have"},
 		"dim twice":           {`"dims": ["town", "m3"]`, `"dims": ["town", "town"]`, `yingzhou.layouts[0] "c".dims`, "twice"},

@@ -276,7 +276,12 @@ func (s *Server) Call(token, method, path string, in any) (status int, answer []
 
 // Custodian sets a custodian up with deploy/vault/custodian.sh, on mounts of its own, and returns its configuration.
 // env adds variables for the script, as NAME=value.
-func (s *Server) Custodian(name string, env ...string) vault.Config {
+func (s *Server) Custodian(name string, env ...string) vault.Config { return s.setUp(name, env...) }
+
+// ControlPlane does the same for the control plane, whose keys are those of its blob store.
+func (s *Server) ControlPlane() vault.Config { return s.setUp("plane", "POLICY=lab") }
+
+func (s *Server) setUp(name string, env ...string) vault.Config {
 	s.t.Helper()
 	out := filepath.Join(s.dir, name)
 	cfg := vault.Config{Address: s.Address, Transit: "transit-" + name, KV: "kv-" + name,

@@ -5,7 +5,6 @@ package hometest
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"go.yaml.in/yaml/v3"
 	"yingzhou.dev/lab/cmd/internal/agency"
+
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/vault"
@@ -62,6 +63,8 @@ type Options struct {
 	Worker string                  // worker program; "" = LAB_WORKER, or built for the test
 	Clock  func() time.Time        // nil = time.Now
 	Vaults map[string]vault.Config // custodians whose keys are in a Vault; the others' are in the lab's folder
+
+	Database string // PostgreSQL, empty; "" = SQLite
 
 	ScenarioMicro int64 // budget of the scenario; 0 = ε 6
 	JobMicro      int64 // most that a job may spend; 0 = ε 1
@@ -115,7 +118,7 @@ func (o Options) home() home.Options {
 	if worker == "" {
 		worker = os.Getenv("LAB_WORKER")
 	}
-	return home.Options{Worker: worker, Clock: o.Clock, Logger: slog.New(slog.DiscardHandler), Wait: 10 * time.Second}
+	return home.Options{Worker: worker, Database: o.Database, Clock: o.Clock, Logger: slog.New(slog.DiscardHandler), Wait: 10 * time.Second}
 }
 
 // Make makes a lab in a new folder and closes it: for tests that share one and copy it.
@@ -128,11 +131,11 @@ func Make(ctx context.Context, dir string, o Options) (err error) {
 		return err
 	}
 	if o.Vaults != nil {
-		data, err := json.Marshal(o.Vaults)
+		data, err := yaml.Marshal(o.Vaults)
 		if err != nil {
 			return err
 		}
-		file := filepath.Join(dir, "vaults.json")
+		file := filepath.Join(dir, "vaults.yaml")
 		if err := errors.Join(os.WriteFile(file, data, 0o600), home.UseVaults(dir, file), os.Remove(file)); err != nil {
 			return err
 		}

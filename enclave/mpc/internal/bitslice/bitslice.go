@@ -1,8 +1,8 @@
 // Package bitslice turns words into bit planes and back: plane b holds bit b of every word, 64 words to a machine word,
 // word i in bit i. Comparisons on bit-packed shares work on planes, so every share passes through here twice.
 //
-// One transposition of 64×64 bits is a routine in assembly on amd64 with AVX2 and plain Go elsewhere; a test holds the one
-// to the other.
+// One transposition of 64×64 bits, and the kernel of an AND, are routines in assembly on amd64 with AVX2 and plain Go
+// elsewhere; tests hold the one to the other.
 package bitslice
 
 // Planes writes the low planes of words, count of them (1 to 64), to dst: plane b begins at dst[b·stride]. The number of
@@ -29,6 +29,21 @@ func Words(words, src []uint64, stride, count int) {
 			in[b] = src[b*stride+g]
 		}
 		planes(words[64*g:64*g+64], 1, 64, in[:])
+	}
+}
+
+// And writes xa∧(ya⊕yb) ⊕ xb∧ya: a node's part of the product of bits that are shared by XOR. All have the length of z,
+// which may be one of the others.
+func And(z, xa, xb, ya, yb []uint64) {
+	n := len(z)
+	and(z, xa[:n], xb[:n], ya[:n], yb[:n])
+}
+
+func andGo(z, xa, xb, ya, yb []uint64) {
+	n := len(z)
+	xa, xb, ya, yb = xa[:n], xb[:n], ya[:n], yb[:n]
+	for i := range z {
+		z[i] = xa[i]&(ya[i]^yb[i]) ^ xb[i]&ya[i]
 	}
 }
 

@@ -7,6 +7,20 @@ import "golang.org/x/sys/cpu"
 //go:noescape
 func planesAVX2(dst *uint64, stride int, words *uint64, groups int)
 
+// andAVX2 is And for blocks·4 words.
+//
+//go:noescape
+func andAVX2(z, xa, xb, ya, yb *uint64, blocks int)
+
+func and(z, xa, xb, ya, yb []uint64) {
+	n := 0
+	if cpu.X86.HasAVX2 && len(z) >= 4 {
+		n = len(z) / 4 * 4
+		andAVX2(&z[0], &xa[0], &xb[0], &ya[0], &yb[0], n/4)
+	}
+	andGo(z[n:], xa[n:], xb[n:], ya[n:], yb[n:])
+}
+
 // planes goes by eight groups, whose planes fill a cache line each: planes of a large block lie a power of two apart, and
 // 64 of them would fight for the same few sets of the cache.
 func planes(dst []uint64, stride, count int, words []uint64) {

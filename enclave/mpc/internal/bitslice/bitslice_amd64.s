@@ -81,3 +81,26 @@ group:
 	JNZ  group
 	VZEROUPPER
 	RET
+
+// func andAVX2(z, xa, xb, ya, yb *uint64, blocks int)
+TEXT ·andAVX2(SB), NOSPLIT, $0-48
+	MOVQ z+0(FP), DI
+	MOVQ xa+8(FP), SI
+	MOVQ xb+16(FP), DX
+	MOVQ ya+24(FP), R8
+	MOVQ yb+32(FP), R9
+	MOVQ blocks+40(FP), CX
+	XORQ AX, AX
+
+four:
+	VMOVDQU (R8)(AX*1), Y0
+	VPXOR   (R9)(AX*1), Y0, Y1
+	VPAND   (SI)(AX*1), Y1, Y1
+	VPAND   (DX)(AX*1), Y0, Y0
+	VPXOR   Y0, Y1, Y1
+	VMOVDQU Y1, (DI)(AX*1)
+	ADDQ    $32, AX
+	DECQ    CX
+	JNZ     four
+	VZEROUPPER
+	RET

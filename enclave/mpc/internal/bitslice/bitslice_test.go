@@ -61,6 +61,26 @@ func TestAssemblyAgreesWithGo(t *testing.T) {
 	}
 }
 
+func TestAnd(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(0, 70).Draw(t, "words")
+		draw := func(label string) []uint64 { return rapid.SliceOfN(rapid.Uint64(), n, n).Draw(t, label) }
+		xa, xb, ya, yb := draw("xa"), draw("xb"), draw("ya"), draw("yb")
+		z, twin := make([]uint64, n), make([]uint64, n)
+		And(z, xa, xb, ya, yb)
+		andGo(twin, xa, xb, ya, yb)
+		for i := range z {
+			if want := xa[i]&ya[i] ^ xa[i]&yb[i] ^ xb[i]&ya[i]; z[i] != want || twin[i] != want {
+				t.Fatalf("word %d is %x, its twin %x, want %x", i, z[i], twin[i], want)
+			}
+		}
+		And(xa, xa, xb, ya, yb)
+		if !slices.Equal(xa, z) {
+			t.Fatal("in place differs")
+		}
+	})
+}
+
 func TestPlanesRefusesWhatDoesNotFit(t *testing.T) {
 	for _, f := range []func(){
 		func() { Planes(make([]uint64, 63), 1, 64, make([]uint64, 64)) },
