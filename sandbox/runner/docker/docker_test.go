@@ -126,3 +126,34 @@ func BenchmarkRun(b *testing.B) {
 	b.Run("runc", func(b *testing.B) { runnertest.New(b, open(b, docker.Config{})).Overhead(b) })
 	b.Run("runsc", func(b *testing.B) { runnertest.New(b, open(b, gVisor(b))).Overhead(b) })
 }
+
+// The engine's events tell a worker that met its memory limit from one that somebody killed, whichever word came first.
+func TestEventsTellOfMemory(t *testing.T) {
+	r := open(t, docker.Config{})
+	s := runnertest.New(t, r)
+	for _, c := range []struct {
+		does string
+		want bool
+	}{{"hog", true}, {"spin", false}} {
+		task := s.Task(t, c.does)
+		task.Limits.MemoryMiB = 64
+		h, err := r.Start(t.Context(), task)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !c.want {
+			if err := r.Kill(t.Context(), h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := r.Wait(t.Context(), h); err != nil {
+			t.Fatal(err)
+		}
+		if said, err := r.SaidOOM(t.Context(), h); err != nil || said != c.want {
+			t.Errorf("%s: the engine says %v, %v", c.does, said, err)
+		}
+		if err := r.Remove(t.Context(), h); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/system"
@@ -219,6 +220,25 @@ func (e *engine) inspect(ctx context.Context, name string) (ended, error) {
 		started = stopped
 	}
 	return ended{in.State.OOMKilled, started, stopped}, errors.Join(err1, err2)
+}
+
+// lateOOM is how long the word of a memory limit may come after the end that it caused.
+const lateOOM = time.Second
+
+// saidOOM asks the engine's events whether a container that was killed met its memory limit. The kernel tells of the limit
+// and of the end on two ways, and the engine notes the limit with the container only if it hears of it first.
+func (e *engine) saidOOM(ctx context.Context, name string, since time.Time) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*lateOOM)
+	defer cancel()
+	stamp := func(t time.Time) string { return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond()) }
+	said, failed := e.api.Events(ctx, events.ListOptions{Since: stamp(since), Until: stamp(time.Now().Add(lateOOM)),
+		Filters: filters.NewArgs(filters.Arg("type", "container"), filters.Arg("container", name), filters.Arg("event", "oom"))})
+	select {
+	case <-said:
+		return true
+	case <-failed: // the end of the time, too
+		return false
+	}
 }
 
 func (e *engine) exists(ctx context.Context, name string) (bool, error) {

@@ -96,3 +96,9 @@ func (r *Runner) BeforeCreate(f func()) {
 		r.alter = func(*container.Config, *container.HostConfig) { f() }
 	}
 }
+
+// SaidOOM reports what the engine's events say of a task that has ended and is still there.
+func (r *Runner) SaidOOM(ctx context.Context, h runner.Handle) (bool, error) {
+	state, err := r.eng.inspect(ctx, r.name(h))
+	return err == nil && r.eng.saidOOM(ctx, r.name(h), state.started), err
+}

@@ -67,12 +67,15 @@ func (r *Runner) Remove(ctx context.Context, h runner.Handle) error {
 	case !errors.Is(err, runner.ErrOutputLost):
 		return err
 	}
-	if err := r.eng.remove(ctx, r.name(h)); err != nil {
-		return fmt.Errorf("removing container of task %q: %w", h, err)
-	}
+	gone := r.eng.remove(ctx, r.name(h))
+	// The task has ended and is forgotten even if its container stays, because the engine is away. What stays is then like
+	// what an earlier process left: found by List, and removed when the task is run again.
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	delete(r.tasks, h)
+	r.mu.Unlock()
+	if gone != nil {
+		return fmt.Errorf("removing container of task %q: %w", h, gone)
+	}
 	return nil
 }
 

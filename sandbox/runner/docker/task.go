@@ -206,7 +206,9 @@ func (t *task) conclude(ctx context.Context, eng *engine, exit int, err error) (
 		cause = runner.OOM
 	}
 	if cause == "" && exit == killedExit {
-		cause = runner.Outside
+		if cause = runner.Outside; eng.saidOOM(ctx, t.name, state.started) {
+			cause = runner.OOM
+		}
 	}
 	select {
 	case <-t.over: // it may have ended by itself before it could be killed, but what was kept is not all
