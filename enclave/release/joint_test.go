@@ -267,6 +267,13 @@ func TestJointRelease(t *testing.T) {
 	if _, _, err := release.CheckRelease(b, j.root.Verify(), build); err != nil {
 		t.Errorf("the release does not verify offline: %v", err)
 	}
+	kept, err := j.custodians["cust-a"].Evidence(t.Context(), b.Release.Digest())
+	j.check(err)
+	ran := j.runs.Load()
+	j.check(j.custodians["cust-b"].Recheck(t.Context(), b, kept))
+	if j.runs.Load() != ran {
+		t.Error("a recheck ran a node")
+	}
 	again, same, err := j.open(j.job(jointQuery, 12_000_000), custodianNames...)
 	j.check(err)
 	if fmt.Sprint(texts(same)) != fmt.Sprint(texts(tab)) {
@@ -315,6 +322,11 @@ func TestJointRefusals(t *testing.T) {
 				return bytes.Contains(p.Entry, []byte(b.Manifests[0].Digest().String()))
 			})
 		}, release.ErrNotLogged},
+		"joined dataset disposed of": {func(j *joint, b *enclave.Bundle) {
+			var m enclave.Manifest
+			j.check(b.Manifests[0].Open(enclave.KindManifest, &m))
+			j.announce(enclave.EntryDisposal, m.Keyset)
+		}, release.ErrDisposed},
 		"other program": {func(j *joint, b *enclave.Bundle) {
 			var r enclave.Receipt
 			j.check(b.Receipt.Open(enclave.KindReceipt, &r))
