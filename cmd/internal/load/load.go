@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -133,7 +134,8 @@ func (l *load) watchHeap(ctx context.Context) {
 	if !l.soak {
 		return
 	}
-	for at := int64(0); ; at += int64(l.jobs) / 10 {
+	tenth := int64(l.jobs) / 10
+	for at := int64(0); ; at += tenth {
 		for l.ended.Load() < at {
 			select {
 			case <-time.After(100 * time.Millisecond):
@@ -145,6 +147,25 @@ func (l *load) watchHeap(ctx context.Context) {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		fmt.Printf("after %6d jobs: heap %4d MB, %d goroutines\n", l.ended.Load(), m.HeapAlloc>>20, runtime.NumGoroutine())
+		if at == tenth {
+			l.writeHeap(l.heap)
+		} else if at == 9*tenth {
+			l.writeHeap(l.heap + ".end")
+		}
+	}
+}
+
+// writeHeap writes a profile of the live heap, if one is wanted.
+func (l *load) writeHeap(path string) {
+	if l.heap == "" {
+		return
+	}
+	f, err := os.Create(path)
+	if err == nil {
+		err = errors.Join(pprof.WriteHeapProfile(f), f.Close())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "load: writing the heap's profile:", err)
 	}
 }
 

@@ -37,6 +37,7 @@ func main() {
 	flag.StringVar(&c.isolation, "isolation", "process", "docker or process")
 	flag.BoolVar(&c.soak, "soak", false, "watch the heap and the goroutines")
 	flag.StringVar(&c.profile, "cpuprofile", "", "write a CPU profile of the whole run")
+	flag.StringVar(&c.heap, "memprofile", "", "with -soak: write the live heap to this file after the first tenth and, with .end added, after the ninth: compare them with go tool pprof -base")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := c.main(ctx)
@@ -51,7 +52,7 @@ type config struct {
 	jobs, clients, atOnce int
 	database, isolation   string
 	soak                  bool
-	profile               string
+	profile, heap         string
 }
 
 func (c config) main(ctx context.Context) (err error) {
