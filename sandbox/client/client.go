@@ -32,7 +32,7 @@ import (
 
 // Config says where the lab is and whom to believe. All fields but Clock are required.
 type Config struct {
-	Address string            // host:port
+	Address string            // host:port; several that share a database, separated by commas: the client goes over to another when one is lost
 	TLS     *tls.Config       // with the caller's certificate, holding the server to its name: pki.Source.Client
 	RootKey ed25519.PublicKey // the lab's root key, pinned
 	Clock   func() time.Time  // nil = time.Now

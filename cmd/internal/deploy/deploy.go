@@ -219,7 +219,7 @@ func (l *layout) plane(laid *Laid) error {
 		return err
 	}
 	for _, c := range []struct{ from, to string }{
-		{"plane/log", "labd/log"}, {"plane/blobs", "labd/blobs"}, {"plane/pending", "labd/state/pending"}, {"plane/log.key", "labd/log.key"}, {"plane/lab.db", "labd/lab.db"},
+		{"plane/log", "labd/log"}, {"plane/blobs", "labd/blobs"}, {"plane/log.key", "labd/log.key"}, {"plane/lab.db", "labd/lab.db"},
 	} {
 		if err := l.carry(c.from, c.to); err != nil {
 			return err

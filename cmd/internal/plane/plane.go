@@ -315,7 +315,7 @@ func (p *plane) openLab(ctx context.Context) error {
 }
 
 func (p *plane) openServer(ctx context.Context) error {
-	keeper, err := lab.NewKeeper(ctx, p.lab, filepath.Join(p.cfg.State, "pending"))
+	keeper, err := lab.NewKeeper(ctx, p.lab)
 	if err != nil {
 		return err
 	}
