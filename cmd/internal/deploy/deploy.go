@@ -5,6 +5,7 @@
 //
 //	OUT/ca/                 the authority of certificates: belongs on a machine that runs nothing else
 //	OUT/labd/               labd.yaml, signing keys, database, log, blobs
+//	OUT/labd-2/ …           further control planes on the same PostgreSQL, log and blobs
 //	OUT/witness/            witness.yaml, cosigning key, what it saw last
 //	OUT/CUSTODIAN/          custodian.yaml, identity, keyring, ledger, copies of blobs
 //	OUT/people/NAME/        client.yaml, identity, and for a steward the agency's keys
@@ -18,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"yingzhou.dev/lab/cmd/internal/home"
@@ -34,12 +36,13 @@ import (
 type Options struct {
 	Host      string        // that daemons listen on and are reached at; "" = 127.0.0.1
 	Port      int           // of labd; the witness and the custodians follow; 0 = 7443
-	Ports     []int         // instead of Port: labd's, the witness's, then the custodians' in the roster's order
+	Ports     []int         // instead of Port: labd's, the witness's, the custodians' in the roster's order, further labds'
 	Metrics   int           // first port for metrics, on loopback; 0 = none
 	Valid     time.Duration // of certificates; 0 = pki.DefaultValid
 	Worker    string        // path of the worker program
 	Isolation string        // "", docker or process
 	Postgres  string        // file with a connection string; "" = SQLite in labd's folder
+	Labds     int           // control planes that share one PostgreSQL; 0 = 1
 	Now       time.Time
 }
 
@@ -47,7 +50,8 @@ type Options struct {
 type Laid struct {
 	Dir        string
 	Lab        string            `json:"lab"`
-	Server     string            `json:"server"`
+	Server     string            `json:"server"` // where clients reach the control plane: addresses separated by commas
+	Labds      map[string]string `json:"labds"`  // folder → address
 	Witness    string            `json:"witness"`
 	Custodians map[string]string `json:"custodians"` // name → address
 	People     []string          `json:"people"`
@@ -64,14 +68,14 @@ func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) 
 	if _, err := os.Lstat(out); err == nil {
 		return nil, fmt.Errorf("laying out: %s is there already", out)
 	}
-	h, err := home.Open(ctx, from, home.Options{Worker: o.Worker})
+	if o.Labds > 1 && o.Postgres == "" {
+		return nil, fmt.Errorf("laying out: %d control planes need a PostgreSQL that they share", o.Labds)
+	}
+	h, err := openFor(ctx, from, o)
 	if err != nil {
 		return nil, err
 	}
 	signed, roster, err := h.Roster(ctx)
-	if err == nil && o.Postgres != "" {
-		err = fresh(ctx, h)
-	}
 	root := h.Root
 	if err = errors.Join(err, h.Close(ctx)); err != nil { // settles everything, and closes the database
 		return nil, err
@@ -88,6 +92,31 @@ func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) 
 	return l.lay()
 }
 
+// openFor opens a lab whose records are in the PostgreSQL that it will have, or one that has none yet.
+func openFor(ctx context.Context, from string, o Options) (*home.Home, error) {
+	opts := home.Options{Worker: o.Worker}
+	if o.Postgres == "" {
+		return home.Open(ctx, from, opts)
+	}
+	dsn, err := os.ReadFile(o.Postgres)
+	if err != nil {
+		return nil, err
+	}
+	opts.Database = strings.TrimSpace(string(dsn))
+	h, err := home.Open(ctx, from, opts)
+	if !errors.Is(err, home.ErrDatabase) {
+		return h, err
+	}
+	opts.Database = ""
+	if h, err = home.Open(ctx, from, opts); err != nil {
+		return nil, err
+	}
+	if err := fresh(ctx, h); err != nil {
+		return nil, errors.Join(err, h.Close(ctx))
+	}
+	return h, nil
+}
+
 // fresh refuses a lab with records: deploy carries a SQLite file along, and cannot write it into PostgreSQL. Records that
 // are missing where the log announces them would stop every release.
 func fresh(ctx context.Context, h *home.Home) error {
@@ -100,7 +129,7 @@ func fresh(ctx context.Context, h *home.Home) error {
 		return err
 	}
 	if len(st.All) > 0 || len(datasets) > 0 {
-		return fmt.Errorf("laying out with PostgreSQL: %w: the lab has %d statements and %d datasets in SQLite already; lay it out without --postgres, or before its first statement",
+		return fmt.Errorf("laying out with PostgreSQL: %w: the lab has %d statements and %d datasets in SQLite already; lay it out without --postgres or before its first statement, or move it there with lab backup and lab restore --database",
 			sandbox.ErrConflict, len(st.All), len(datasets))
 	}
 	return nil
@@ -128,12 +157,21 @@ func (l *layout) lay() (*Laid, error) {
 		return nil, err
 	}
 	laid := &Laid{Dir: l.out, Lab: l.roster.Lab, Server: l.next(), Witness: l.next(), Custodians: map[string]string{}}
+	laid.Labds = map[string]string{"labd": laid.Server}
 	custodians := l.roster.WithRole(operators.RoleCustodian)
 	for _, p := range custodians {
 		laid.Custodians[p.Name] = l.next()
 	}
 	if err := l.plane(laid); err != nil {
 		return nil, err
+	}
+	for n := 2; n <= l.o.Labds; n++ {
+		name := fmt.Sprintf("labd-%d", n)
+		laid.Labds[name] = l.next()
+		laid.Server += "," + laid.Labds[name]
+		if err := l.beside(laid, name); err != nil {
+			return nil, err
+		}
 	}
 	if err := l.witness(laid); err != nil {
 		return nil, err
@@ -211,33 +249,42 @@ root: %x
 }
 
 func (l *layout) plane(laid *Laid) error {
-	var lab string
-	for _, p := range l.roster.WithRole(operators.RoleLab) {
-		lab = p.Name
-	}
-	if err := l.issue(filepath.Join(l.out, "labd"), string(operators.RoleLab), lab); err != nil {
-		return err
-	}
-	for _, c := range []struct{ from, to string }{
-		{"plane/log", "labd/log"}, {"plane/blobs", "labd/blobs"}, {"plane/log.key", "labd/log.key"}, {"plane/lab.db", "labd/lab.db"},
-	} {
+	for _, c := range []struct{ from, to string }{{"plane/log", "labd/log"}, {"plane/blobs", "labd/blobs"}, {"plane/lab.db", "labd/lab.db"}} {
 		if err := l.carry(c.from, c.to); err != nil {
 			return err
 		}
 	}
+	return l.labd(laid, "labd", "")
+}
+
+// beside lays out one more control plane, with a state of its own, over the first one's log and blobs.
+func (l *layout) beside(laid *Laid, name string) error { return l.labd(laid, name, "../labd/") }
+
+// labd writes a control plane's keys, certificate and configuration; its log and blobs are under a path.
+func (l *layout) labd(laid *Laid, dir, shared string) error {
+	var lab string
+	for _, p := range l.roster.WithRole(operators.RoleLab) {
+		lab = p.Name
+	}
+	if err := l.issue(filepath.Join(l.out, dir), string(operators.RoleLab), lab); err != nil {
+		return err
+	}
+	if err := l.carry("plane/log.key", dir+"/log.key"); err != nil {
+		return err
+	}
 	for _, name := range []string{"lab", "node"} {
-		if err := l.signing("plane/"+name+".key", "labd/"+name+".key.pem"); err != nil {
+		if err := l.signing("plane/"+name+".key", dir+"/"+name+".key.pem"); err != nil {
 			return err
 		}
 	}
-	if err := durable.WriteFile(filepath.Join(l.out, "labd", "roster.json"), canon.MustMarshal(l.signed), 0o644); err != nil {
+	if err := durable.WriteFile(filepath.Join(l.out, dir, "roster.json"), canon.MustMarshal(l.signed), 0o644); err != nil {
 		return err
 	}
 	database := "{sqlite: lab.db}"
 	if l.o.Postgres != "" {
 		database = fmt.Sprintf("{postgres: %q}", l.o.Postgres)
 	}
-	text := "# The control plane. Every key is explained at cmd/internal/plane.Config.\n" + l.common(laid.Server) + fmt.Sprintf(`roster: roster.json
+	text := "# The control plane. Every key is explained at cmd/internal/plane.Config.\n" + l.common(laid.Labds[dir]) + fmt.Sprintf(`roster: roster.json
 keys: {lab: lab.key.pem, node: node.key.pem, log: log.key}
 witness: {name: witness, address: %q}
 custodians:
@@ -249,8 +296,8 @@ custodians:
 	if err != nil {
 		return err
 	}
-	text += fmt.Sprintf("database: %s\nlog_dir: log\nblobs: blobs\nstate: state\nworker: {program: %q, isolation: %q}\n", database, worker, l.o.Isolation)
-	return l.write("labd/labd.yaml", text)
+	text += fmt.Sprintf("database: %s\nlog_dir: %slog\nblobs: %sblobs\nstate: state\nworker: {program: %q, isolation: %q}\n", database, shared, shared, worker, l.o.Isolation)
+	return l.write(dir+"/labd.yaml", text)
 }
 
 func (l *layout) person(laid *Laid, p operators.Party) error {
