@@ -84,7 +84,7 @@ func tornLedger(ctx context.Context, l *lab) error {
 		return err
 	}
 	torn := 0
-	for _, path := range l.glob("custodians/*/state/ledger.jsonl") {
+	for _, path := range l.glob(l.custodians() + "/state/ledger.jsonl") {
 		info, err := os.Stat(path)
 		if err != nil {
 			return err
@@ -110,7 +110,7 @@ func tornShares(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	stored := l.glob("custodians/*/state/shares/*")
+	stored := l.glob(l.custodians() + "/state/shares/*")
 	if len(stored) == 0 {
 		return errors.New("no shares are stored")
 	}
@@ -163,7 +163,7 @@ func (l *lab) resumes(ctx context.Context, before seen) error {
 	if i := slices.IndexFunc(jobs, func(j sandbox.Job) bool { return !j.State.Ended() }); i >= 0 {
 		return fmt.Errorf("job %s stays %s", jobs[i].ID, jobs[i].State)
 	}
-	return errors.Join(l.charges(1_000_000), l.intact(ctx, before))
+	return errors.Join(l.charges(ctx, 1_000_000), l.intact(ctx, before))
 }
 
 // tornLog damages what the log has signed: nothing may be signed on top of it. With the file back the job goes on.
@@ -239,7 +239,7 @@ func oldCustodian(ctx context.Context, l *lab) error {
 	if _, err := l.ask(ctx, "0"); err != nil {
 		return err
 	}
-	return errors.Join(l.charges(2_000_000), l.intact(ctx, before))
+	return errors.Join(l.charges(ctx, 2_000_000), l.intact(ctx, before))
 }
 
 func cancelledInTime(ctx context.Context, l *lab) error {
@@ -260,7 +260,7 @@ func cancelledInTime(ctx context.Context, l *lab) error {
 	if r := l.run(ctx, nil, "lab", "job", "watch", string(job.ID)); r.code == 0 {
 		return errors.New("a cancelled job was released")
 	}
-	return errors.Join(l.charges(0), l.intact(ctx, before))
+	return errors.Join(l.charges(ctx, 0), l.intact(ctx, before))
 }
 
 func cancelledTooLate(ctx context.Context, l *lab) error {
