@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"yingzhou.dev/lab/enclave"
@@ -60,11 +61,6 @@ type AlsoCharged struct {
 	Epoch  int64          `json:"epoch"`
 }
 
-// on reports whether the charge is on a keyset in an epoch.
-func (c *Charge) on(keyset enclave.Digest, epoch int64) bool {
-	return c.Keyset == keyset && c.Epoch == epoch || slices.Contains(c.Also, AlsoCharged{keyset, epoch})
-}
-
 // Opening ties a noise key to the one ciphertext that may ever be opened under it.
 type Opening struct {
 	Key        enclave.Digest `json:"key"`
@@ -82,29 +78,55 @@ type ledger struct {
 	broken  error                     // a write failed: what is in memory may not be on disk
 	chains  map[string][]canon.Signed // by custodian, in order
 	heads   map[string]enclave.Digest
+	known   map[enclave.Digest]bool // digests of all records
 	charges map[enclave.Digest]*planCharge
-	opens   map[enclave.Digest]opened // by noise key
+	opens   map[enclave.Digest]*opened // by noise key
+	spends  map[account]int64          // totals of what charges say
+	opening map[enclave.Digest]int64   // noise keys by the keyset that they were charged to
 	ends    map[enclave.Digest]enclave.Digest
 }
 
-// planCharge merges what custodians charged for one plan; where they differ the larger amount counts.
+// planCharge merges what custodians charged for one plan. Where they differ, the most that any of them charged to an
+// account counts: a corrupt custodian that charges less, or elsewhere, takes nothing off what the others charge.
 type planCharge struct {
-	Charge
-	by   map[string]bool
-	job  string // the first job that asked; a later one repeats the question and pays nothing
-	last enclave.Time
+	DatasetMicro int64
+	by           map[string]bool
+	on           map[account]int64
+	job          string // the first job that asked; a later one repeats the question and pays nothing
+	last         enclave.Time
 }
 
+// mostMicro is where totals stop growing: one custodian's absurd charges must not make them wrap around to nothing.
+const mostMicro = math.MaxInt64 / 4
+
+// account is what has a budget: a dataset in an epoch of its keys, a scenario on such a dataset, or a scenario.
+type account struct {
+	keyset   enclave.Digest // zero: of a scenario as a whole
+	epoch    int64
+	scenario enclave.Digest // zero: of a dataset as a whole
+}
+
+// amounts lists what a charge puts on which accounts.
+func (c *Charge) amounts() map[account]int64 {
+	out := map[account]int64{{scenario: c.Scenario}: c.ScenarioMicro}
+	for _, d := range append([]AlsoCharged{{c.Keyset, c.Epoch}}, c.Also...) {
+		out[account{keyset: d.Keyset, epoch: d.Epoch}] = c.DatasetMicro
+		out[account{keyset: d.Keyset, epoch: d.Epoch, scenario: c.Scenario}] = c.ScenarioMicro
+	}
+	return out
+}
+
+// opened is what was charged for a noise key: the first ciphertext that a record ties to it, and who charged it to what.
 type opened struct {
 	ciphertext enclave.Digest
-	keyset     enclave.Digest
-	scenarios  map[enclave.Digest]bool
+	keysets    map[enclave.Digest]bool
+	scenarios  map[enclave.Digest]map[string]bool // custodians, by scenario
 }
 
 func openLedger(dir string, signer keys.Signer, verify func(string) (ed25519.PublicKey, error)) (*ledger, error) {
 	l := &ledger{path: filepath.Join(dir, "ledger.jsonl"), signer: signer, verify: verify,
-		chains: map[string][]canon.Signed{}, heads: map[string]enclave.Digest{}, charges: map[enclave.Digest]*planCharge{},
-		opens: map[enclave.Digest]opened{}, ends: map[enclave.Digest]enclave.Digest{}}
+		chains: map[string][]canon.Signed{}, heads: map[string]enclave.Digest{}, known: map[enclave.Digest]bool{}, charges: map[enclave.Digest]*planCharge{},
+		opens: map[enclave.Digest]*opened{}, spends: map[account]int64{}, opening: map[enclave.Digest]int64{}, ends: map[enclave.Digest]enclave.Digest{}}
 	data, err := os.ReadFile(l.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("opening ledger: %w", err)
@@ -164,6 +186,7 @@ func (l *ledger) admit(s canon.Signed) (bool, error) {
 	}
 	l.chains[r.By] = append(chain, s)
 	l.heads[r.By] = s.Digest()
+	l.known[l.heads[r.By]] = true
 	l.apply(&r)
 	return true, nil
 }
@@ -175,25 +198,41 @@ func (l *ledger) apply(r *Record) {
 	case r.Type == recordCharge && r.Charge != nil:
 		c := l.charges[r.Plan]
 		if c == nil {
-			c = &planCharge{Charge: *r.Charge, by: map[string]bool{}, job: r.Job, last: r.At}
+			c = &planCharge{by: map[string]bool{}, on: map[account]int64{}, job: r.Job, last: r.At}
 			l.charges[r.Plan] = c
 		}
 		c.DatasetMicro = max(c.DatasetMicro, r.Charge.DatasetMicro)
-		c.ScenarioMicro = max(c.ScenarioMicro, r.Charge.ScenarioMicro)
+		for a, n := range r.Charge.amounts() {
+			if more := min(n, mostMicro) - c.on[a]; more > 0 {
+				c.on[a] += more
+				l.spends[a] = min(l.spends[a]+more, mostMicro)
+			}
+		}
 		c.by[r.By] = true
 		c.job = min(c.job, r.Job) // the same on every custodian, whatever order records came in; IDs sort by age
 		if r.At.After(c.last.Time) {
 			c.last = r.At
 		}
 		for _, o := range r.Charge.Opens {
-			have, ok := l.opens[o.Key]
-			if !ok {
-				have = opened{ciphertext: o.Ciphertext, keyset: r.Charge.Keyset, scenarios: map[enclave.Digest]bool{}}
-				l.opens[o.Key] = have
-			}
-			have.scenarios[r.Charge.Scenario] = true
+			l.open(o, r)
 		}
 	}
+}
+
+func (l *ledger) open(o Opening, r *Record) {
+	have := l.opens[o.Key]
+	if have == nil {
+		have = &opened{ciphertext: o.Ciphertext, keysets: map[enclave.Digest]bool{}, scenarios: map[enclave.Digest]map[string]bool{}}
+		l.opens[o.Key] = have
+	}
+	if !have.keysets[r.Charge.Keyset] {
+		have.keysets[r.Charge.Keyset] = true
+		l.opening[r.Charge.Keyset]++
+	}
+	if have.scenarios[r.Charge.Scenario] == nil {
+		have.scenarios[r.Charge.Scenario] = map[string]bool{}
+	}
+	have.scenarios[r.Charge.Scenario][r.By] = true
 }
 
 // append writes a record of this custodian, durably, and returns it signed. prepared records are numbered here.
@@ -286,49 +325,50 @@ func (l *ledger) since(heights map[string]int64) []canon.Signed {
 	return out
 }
 
-// has reports whether a record of a custodian is known by its digest.
-func (l *ledger) has(by string, record enclave.Digest) bool {
+// has reports whether a record is known, by its digest.
+func (l *ledger) has(record enclave.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.chains[by], func(s canon.Signed) bool { return s.Digest() == record })
+	return l.known[record]
 }
 
 // spent totals the charges on a dataset's keyset in an epoch and on a scenario's use of it.
 func (l *ledger) spent(keyset enclave.Digest, epoch int64, scenario enclave.Digest) (dataset, ofScenario, scenarioAll int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, c := range l.charges {
-		if c.on(keyset, epoch) {
-			dataset += c.DatasetMicro
-			if c.Scenario == scenario {
-				ofScenario += c.ScenarioMicro
-			}
-		}
-		if c.Scenario == scenario {
-			scenarioAll += c.ScenarioMicro
-		}
-	}
-	return dataset, ofScenario, scenarioAll
+	return l.spends[account{keyset: keyset, epoch: epoch}], l.spends[account{keyset: keyset, epoch: epoch, scenario: scenario}], l.spends[account{scenario: scenario}]
 }
 
 // openings counts the distinct ciphertexts opened under a keyset.
-func (l *ledger) openings(keyset enclave.Digest) (n int64) {
+func (l *ledger) openings(keyset enclave.Digest) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, o := range l.opens {
-		if o.keyset == keyset {
-			n++
-		}
-	}
-	return n
+	return l.opening[keyset]
 }
 
-// lookup says what was committed for a noise key.
-func (l *ledger) lookup(key enclave.Digest) (opened, bool) {
+// payment is what is known of a noise key.
+type payment struct {
+	ciphertext            enclave.Digest // the only one that may be opened under it; zero if none was charged
+	byDataset, byScenario bool           // it was paid for, and again by a scenario: asking once more is free
+	counted               bool           // it is among the openings of the keyset
+}
+
+// paid says what was charged for a noise key and whether that counts as payment. A charge that less than a quorum of
+// custodians have on record does not, unless this one is among them: all of its authors may be corrupt, and a charge of
+// nothing, written by one custodian before anybody has asked, would make the question free.
+func (l *ledger) paid(key, keyset enclave.Digest, quorum int, scenario enclave.Digest) (p payment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	o, ok := l.opens[key]
-	return o, ok
+	o := l.opens[key]
+	if o == nil {
+		return p
+	}
+	enough := func(by map[string]bool) bool { return by[l.signer.Name()] || len(by) >= quorum }
+	all := map[string]bool{}
+	for _, by := range o.scenarios {
+		maps.Copy(all, by)
+	}
+	return payment{ciphertext: o.ciphertext, byDataset: enough(all), byScenario: enough(o.scenarios[scenario]), counted: o.keysets[keyset]}
 }
 
 // charged returns the merged charge of a plan.

@@ -153,7 +153,7 @@ func (c *Custodian) committed(ctx context.Context, s *session, active []string) 
 		}
 	}
 	for i := range s.keys {
-		if have, _ := c.ledger.lookup(s.keys[i]); have.ciphertext != s.cts[i].Digest {
+		if have := c.ledger.paid(s.keys[i], d.KeysetSum, d.Keyset.Quorum, d.Plan.Scenario); have.ciphertext != s.cts[i].Digest {
 			return refuse(ErrSecondCiphertext, "term %d: ciphertext %s, committed was %s", i, s.cts[i].Digest.Short(), have.ciphertext.Short())
 		}
 	}
