@@ -79,19 +79,11 @@ type Custodian struct {
 	follow   *follower
 	peers    map[string]Member
 	sessions map[enclave.Digest]*session
+	turn     int64                              // counts uses of sessions
 	dealt    map[enclave.Digest]*enclave.Keyset // keysets that were dealt to this custodian
 	purged   map[enclave.Digest]bool            // lineages that were disposed of and of which nothing is left here
 	settled  int                                // own log entries that were compared with the ledger
 	greeted  bool
-}
-
-// session keeps what was computed for a plan between the calls of one release.
-type session struct {
-	dossier *Dossier
-	cts     []evaluator.Ciphertext
-	keys    []enclave.Digest // noise key per term
-	// own shares by stage. They are what the custodian hands out; keeping them saves unwrapping its pieces at every check.
-	own map[int]*ShareSet
 }
 
 // New opens a custodian's state.
@@ -236,15 +228,7 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 	if me < 0 {
 		return nil, refuse(ErrForeignKeyset, "keyset %s was not dealt to this custodian", d.KeysetSum.Short())
 	}
-	s := c.sessions[d.PlanDigest]
-	if s == nil {
-		if s, err = c.execute(ctx, d); err != nil {
-			return nil, err
-		}
-		c.sessions[d.PlanDigest] = s
-	}
-	s.dossier = d
-	return s, nil
+	return c.session(ctx, d)
 }
 
 // execute computes the plan from the custodian's own mirror and compares the digest.
