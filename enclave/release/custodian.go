@@ -160,7 +160,7 @@ func (c *Custodian) Name() string { return c.cfg.Signer.Name() }
 
 // Records implements Member. It is all a peer needs to merge ledgers or to restore a lost one.
 func (c *Custodian) Records(_ context.Context, heights map[string]int64) ([]canon.Signed, error) {
-	return c.ledger.since(heights), nil
+	return c.ledger.since(heights)
 }
 
 // settle makes sure that the ledger is not an old copy before anything is written to it. Peers hold this custodian's

@@ -1,8 +1,10 @@
 package release
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,8 +13,11 @@ import (
 	"yingzhou.dev/lab/internal/canon"
 )
 
-func emptyLedger() *ledger {
-	return &ledger{charges: map[enclave.Digest]*planCharge{}, opens: map[enclave.Digest]*opened{}, spends: map[account]int64{}, opening: map[enclave.Digest]int64{}, ends: map[enclave.Digest]enclave.Digest{}}
+func add(t *testing.T, to *totals, r *Record) {
+	t.Helper()
+	if err := to.add(r); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Whatever order records come in, totals are the same, and they are what counting everything again gives.
@@ -31,12 +36,12 @@ func TestLedgerTotals(t *testing.T) {
 			}
 			records = append(records, &Record{By: fmt.Sprintf("cust-%d", rng.IntN(3)), Type: recordCharge, Plan: digest(10), Charge: c})
 		}
-		a, b := emptyLedger(), emptyLedger()
+		a, b := newTotals(), newTotals()
 		for _, r := range records {
-			a.apply(r)
+			add(t, &a, r)
 		}
 		for _, i := range rng.Perm(len(records)) {
-			b.apply(records[i])
+			add(t, &b, records[i])
 		}
 		type onPlan struct {
 			Plan enclave.Digest
@@ -61,11 +66,17 @@ func TestLedgerTotals(t *testing.T) {
 				want[k.On] += n
 			}
 		}
-		for what, l := range map[string]*ledger{"as they came": a, "in another order": b} {
-			if d := cmp.Diff(want, l.spends, cmp.AllowUnexported(account{})); d != "" {
+		for what, l := range map[string]*totals{"as they came": &a, "in another order": &b} {
+			spent := map[account]int64{}
+			for on, b := range l.accounts {
+				if b.spent != 0 {
+					spent[on] = b.spent
+				}
+			}
+			if d := cmp.Diff(want, spent, cmp.AllowUnexported(account{})); d != "" {
 				t.Errorf("seed %d, %s: %s", seed, what, d)
 			}
-			if d := cmp.Diff(opens, l.opening); d != "" {
+			if d := cmp.Diff(opens, l.openings); d != "" {
 				t.Errorf("seed %d, %s: openings: %s", seed, what, d)
 			}
 		}
@@ -74,11 +85,48 @@ func TestLedgerTotals(t *testing.T) {
 
 // Charges that sum to more than an integer holds stay charges.
 func TestLedgerTotalsDoNotWrapAround(t *testing.T) {
-	l := emptyLedger()
+	l := newTotals()
 	for i := range 3000 {
-		l.apply(&Record{By: "cust-c", Type: recordCharge, Plan: enclave.Digest{byte(i), byte(i >> 8)}, Charge: &Charge{Keyset: enclave.Digest{1}, Epoch: 1, DatasetMicro: canon.MaxInt, ScenarioMicro: canon.MaxInt}})
-		if d, s, all := l.spent(enclave.Digest{1}, 1, enclave.Digest{}); d <= 0 || s <= 0 || all <= 0 {
-			t.Fatalf("after %d charges %d, %d and %d are spent", i+1, d, s, all)
+		add(t, &l, &Record{By: "cust-c", Type: recordCharge, Plan: enclave.Digest{byte(i), byte(i >> 8)}, Charge: &Charge{Keyset: enclave.Digest{1}, Epoch: 1, DatasetMicro: canon.MaxInt, ScenarioMicro: canon.MaxInt}})
+		for _, b := range l.accounts {
+			if b.spent <= 0 {
+				t.Fatalf("after %d charges %d are spent", i+1, b.spent)
+			}
 		}
 	}
+}
+
+// A lab has few custodians; records of endless names would not fit.
+func TestLedgerRefusesEndlessCustodians(t *testing.T) {
+	l := newTotals()
+	for i := range maxCustodians {
+		add(t, &l, &Record{By: fmt.Sprint("cust-", i), Type: recordRefusal})
+	}
+	if err := l.add(&Record{By: "one more", Type: recordRefusal}); err == nil {
+		t.Error("one more custodian is taken")
+	}
+	add(t, &l, &Record{By: "cust-7", Type: recordRefusal})
+}
+
+// What a job leaves in a custodian's memory for ever: three custodians charge it.
+func BenchmarkTotals(b *testing.B) {
+	l := newTotals()
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for i := range uint64(b.N) {
+		plan := canon.Sum(binary.LittleEndian.AppendUint64(nil, i))
+		c := &Charge{Keyset: enclave.Digest{1}, Epoch: 1, Scenario: enclave.Digest{2}, DatasetMicro: 1, ScenarioMicro: 1, Opens: []Opening{{Key: canon.Sum(plan[:]), Ciphertext: plan}}}
+		for _, by := range []string{"cust-a", "cust-b", "cust-c"} {
+			if err := l.add(&Record{By: by, Type: recordCharge, Plan: plan, Charge: c}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(heap()-before)/float64(b.N), "live-B/job")
+	runtime.KeepAlive(l)
 }
