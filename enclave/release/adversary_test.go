@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -250,6 +251,48 @@ func TestBudgets(t *testing.T) {
 		w.check(w.commit(w.job(queries[0], 1_000_000)))
 		w.wantRefusal(w.commit(w.job(queries[2], 1_000_000)), release.ErrOpenings)
 	})
+}
+
+// One corrupt custodian charges a question before anybody asks it: nothing, or to another dataset, or to another scenario.
+// What the others then charge counts all the same.
+func TestCorruptCustodianCannotPayForAQuestion(t *testing.T) {
+	const query, price, budget = "SELECT COUNT(*) FROM water", 2_000_000, 3
+	charges := map[string]func(c *release.Charge){
+		"nothing":          func(*release.Charge) {},
+		"another dataset":  func(c *release.Charge) { c.Keyset, c.DatasetMicro, c.ScenarioMicro = canon.Digest{1}, price, price },
+		"another epoch":    func(c *release.Charge) { c.Epoch, c.DatasetMicro, c.ScenarioMicro = 2, price, price },
+		"another scenario": func(c *release.Charge) { c.Scenario, c.DatasetMicro, c.ScenarioMicro = canon.Digest{1}, 0, price },
+		"less than it owes": func(c *release.Charge) {
+			c.DatasetMicro, c.ScenarioMicro = -price, -price
+		},
+	}
+	for what, alter := range charges {
+		for _, same := range []bool{true, false} { // for the plan itself, or for another plan that asks the same
+			t.Run(fmt.Sprintf("%s, same plan %v", what, same), func(t *testing.T) {
+				w := newWorld(t)
+				w.register("water", "steward", agency, budget)
+				w.approve(20_000_000, map[string]string{"water": "steward"})
+				b := w.job(query, price)
+				p, m := planOf(w, b), w.manifest("water")
+				_, terms, err := p.Expand(m)
+				w.check(err)
+				charge := release.Charge{Keyset: m.Keyset, Epoch: 1, Scenario: w.scenario, Opens: []release.Opening{{Key: p.NoiseKey(m, terms[0]), Ciphertext: w.evaluate(m, p)[0].Digest}}}
+				alter(&charge)
+				plan := canon.Digest{9}
+				if same {
+					plan = b.Plan.Digest()
+				}
+				w.check(w.custodians["cust-c"].ForceCharge(plan, charge, w.at()))
+				_, _, err = w.open(b, "cust-a", "cust-c")
+				w.check(err)
+				if spent := w.custodians["cust-a"].Spent(m.Keyset, 1); spent != price {
+					t.Errorf("cust-a's ledger shows %d spent, want %d", spent, price)
+				}
+				_, _, err = w.open(w.job("SELECT town, COUNT(*) FROM water GROUP BY town", price), "cust-a", "cust-b")
+				w.wantRefusal(err, release.ErrBudget)
+			})
+		}
+	}
 }
 
 func TestCustodianRefusesASecondCiphertextForANoiseKey(t *testing.T) {
