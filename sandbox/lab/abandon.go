@@ -31,7 +31,7 @@ func (l *Lab) Abandon(ctx context.Context) (n int, err error) {
 		switch {
 		case after.State.Ended():
 			n++
-			l.cfg.Watch(after, errAbandoned)
+			l.cfg.Watch(after, &EndedError{after})
 		case errors.Is(err, sandbox.ErrConflict): // somebody was quicker
 		default:
 			return n, fmt.Errorf("ending abandoned jobs: %w", err)
