@@ -94,6 +94,7 @@ func (m *matrix) onTheWire() []fault {
 	for _, kib := range []uint64{0, 16, 64, 256} {
 		out = append(out, with(fmt.Sprintf("disk of the log full with %d KiB left", kib), job, func(ctx context.Context, l *lab) error { return fullLog(ctx, l, kib) }))
 	}
+	out = append(out, with("disk of a custodian full once it has charged", job, fullAfterCharge))
 	for _, kib := range []uint64{0, 4, 24, 300} {
 		out = append(out, with(fmt.Sprintf("disk of a custodian full with %d KiB left", kib), job, func(ctx context.Context, l *lab) error { return fullState(ctx, l, kib) }))
 	}
@@ -566,8 +567,8 @@ func tornRefusals(ctx context.Context, l *lab) error {
 	return errors.Join(l.charges(ctx, 3_000_000), l.intact(ctx, before))
 }
 
-// tornShare damages shares that left already: their custodian says so and takes no part until they are removed; then it
-// computes the same bytes.
+// tornShare damages shares that left already: their custodian says so and takes no part until they are removed. The others
+// release without it. Then it computes the same bytes.
 func tornShare(ctx context.Context, l *lab) error {
 	if err := l.startAll(ctx, nil); err != nil {
 		return err
@@ -586,11 +587,11 @@ func tornShare(ctx context.Context, l *lab) error {
 	if _, err := tear(shares[0], half); err != nil {
 		return err
 	}
-	if _, err := l.must(ctx, submit(question, "--no-wait")...); err != nil {
+	if _, err := l.ask(ctx, "0"); err != nil {
 		return err
 	}
-	if err := l.stage(ctx, "stored shares"); err != nil {
-		return err
+	if log, err := os.ReadFile(l.logOf(leader)); err != nil || !strings.Contains(string(log), "damaged; remove the file") {
+		return fmt.Errorf("%s does not say that its shares are damaged: %w", leader, err)
 	}
 	if err := os.Remove(shares[0]); err != nil {
 		return err
@@ -599,6 +600,49 @@ func tornShare(ctx context.Context, l *lab) error {
 		return err
 	}
 	return errors.Join(l.charges(ctx, 1_000_000), l.intact(ctx, before))
+}
+
+// fullAfterCharge fills a custodian's disk once it has charged: it cannot store its shares, so it gives none, and the
+// others release without it.
+func fullAfterCharge(ctx context.Context, l *lab) (err error) {
+	grow, unmount, err := l.small(leader+"/state", 1024)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.end(), unmount()) }()
+	g, err := l.hold(failpoint.ChargeStored, 1)
+	if err != nil {
+		return err
+	}
+	if err := l.startAll(ctx, map[string][]string{leader: {held(g)}}); err != nil {
+		return err
+	}
+	ended := l.submitted(ctx)
+	open, err := g.reached(ctx)
+	if err != nil {
+		return err
+	}
+	filler := filepath.Join(l.dir, leader, "state", "more")
+	if err := errors.Join(os.WriteFile(filler, nil, 0o600), grow(), fillInto(filler, 0)); err != nil {
+		return err
+	}
+	if err := open(); err != nil {
+		return err
+	}
+	if r := <-ended; r.code != 0 {
+		return r.err()
+	}
+	before, err := l.seen()
+	if err != nil {
+		return err
+	}
+	if len(l.glob(leader+"/state/shares/*")) > 0 {
+		return fmt.Errorf("%s has shares on a full disk", leader)
+	}
+	if err := errors.Join(os.Remove(filler), l.stop(leader), l.start(ctx, leader)); err != nil {
+		return err
+	}
+	return whole(ctx, l, before)
 }
 
 // tornWhole damages a file that is only ever replaced as a whole. Its daemon does not start, and says which file it is;
