@@ -243,6 +243,9 @@ func (l *lab) finish(ctx context.Context) (string, error) {
 	if job.ID == "" {
 		return l.ask(ctx, "1")
 	}
+	if err := l.abandoned(ctx); err != nil {
+		return "", err
+	}
 	if r := l.run(ctx, nil, "lab", "job", "watch", string(job.ID)); r.code != 0 {
 		now, err := l.onlyJob(ctx)
 		if err != nil || job.State != sandbox.Queued || now.State != sandbox.Failed || !strings.Contains(r.errs, "submit it again") {

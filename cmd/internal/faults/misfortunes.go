@@ -146,6 +146,9 @@ func tornJournal(ctx context.Context, l *lab) error {
 
 // resumes takes up whatever job there is, asks again and checks that all of it was charged once.
 func (l *lab) resumes(ctx context.Context, before seen) error {
+	if err := l.abandoned(ctx); err != nil {
+		return err
+	}
 	jobs, err := l.jobs(ctx)
 	if err != nil {
 		return err

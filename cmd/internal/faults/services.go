@@ -25,6 +25,7 @@ import (
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/db"
 	controlplane "yingzhou.dev/lab/sandbox/lab"
@@ -568,6 +569,31 @@ func (l *lab) goesOnFrom(ctx context.Context, f *flow, free func() error, before
 		return err
 	}
 	return l.intact(ctx, before)
+}
+
+// abandoned lets labd find, as if minutes had gone by, that nobody goes on with a submission that broke off. Without one it
+// does nothing.
+func (l *lab) abandoned(ctx context.Context) error {
+	if l.services == nil {
+		return nil
+	}
+	jobs, err := l.jobs(ctx)
+	if err != nil {
+		return err
+	}
+	queued := slices.DeleteFunc(jobs, func(j sandbox.Job) bool { return j.State != sandbox.Queued })
+	if len(queued) == 0 {
+		return nil
+	}
+	if err := errors.Join(l.stop(labd), l.start(ctx, labd, failpoint.Shift+"=6m")); err != nil {
+		return err
+	}
+	for _, j := range queued {
+		if r := l.run(ctx, nil, "lab", "job", "watch", string(j.ID)); r.code == 0 || !strings.Contains(r.errs, "submit it again") {
+			return fmt.Errorf("a job whose submission broke off does not end: %w", r.err())
+		}
+	}
+	return errors.Join(l.stop(labd), l.start(ctx, labd))
 }
 
 // level has the custodians exchange their ledgers, as they do at each release, until all have the same charges. Who was

@@ -727,6 +727,9 @@ func fullLog(ctx context.Context, l *lab, kib uint64) (err error) {
 	short, cancel := context.WithTimeout(ctx, 20*time.Second) // it may well wait for ever
 	r := l.run(short, nil, submit(question)...)
 	cancel()
+	if r.code > 0 && !strings.Contains(r.errs, "disk is full") && !strings.Contains(r.errs, "no space left on device") {
+		return fmt.Errorf("it does not say that the disk is full: %w", r.err())
+	}
 	if err := grow(); err != nil {
 		return err
 	}
