@@ -258,7 +258,7 @@ func (c *Custodian) execute(ctx context.Context, d *Dossier) (*session, error) {
 		}
 		return nil, r
 	}
-	s := &session{cts: cts, own: map[int]*ShareSet{}}
+	s := &session{cts: cts, output: d.Receipt.Output, own: map[int]*ShareSet{}}
 	for _, t := range d.Terms {
 		s.keys = append(s.keys, d.Plan.NoiseKey(&d.Manifest, t))
 	}
