@@ -2,7 +2,6 @@ package transit_test
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
@@ -13,8 +12,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-
-	"golang.org/x/mod/sumdb/note"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
@@ -147,47 +144,6 @@ func TestLeastPrivilege(t *testing.T) {
 			if status, said := s.Call(token, c.method, c.path, c.in); status != http.StatusForbidden {
 				t.Errorf("%s %s %v gives %d, want 403: %s", c.method, c.path, c.in, status, said)
 			}
-		}
-	})
-}
-
-func TestSigner(t *testing.T) {
-	servers(t, func(t *testing.T, s *vaulttest.Server) {
-		cfg := s.Custodian("cust")
-		c := s.Client(cfg)
-		signer, err := transit.NewSigner(t.Context(), c, "cust", "sign")
-		if err != nil {
-			t.Fatal(err)
-		}
-		signed, err := keys.SealWith(signer, "kind", map[string]int{"a": 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := signed.Verify("cust", signer.Verify()); err != nil {
-			t.Error(err)
-		}
-		vkey, err := note.NewEd25519VerifierKey("yingzhou.lab/test", signer.Verify())
-		if err != nil {
-			t.Fatal(err)
-		}
-		verifier, err := note.NewVerifier(vkey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := note.Sign(&note.Note{Text: "yingzhou.lab/test\n1\nAAAA\n"}, signer.Note(verifier))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := note.Open(text, note.VerifierList(verifier)); err != nil {
-			t.Errorf("a checkpoint signed in transit does not verify: %v", err)
-		}
-		if _, err := transit.NewSigner(t.Context(), c, "cust", "nothing"); !errors.Is(err, vault.ErrNotFound) {
-			t.Errorf("a signing key that is not there gives %v", err)
-		}
-		// An operator of the Vault rotates the key: the roster does not know the new one.
-		s.Root(http.MethodPost, cfg.Transit+"/keys/sign/rotate", nil, nil)
-		if sig, err := signer.Sign("kind", []byte("x")); err == nil {
-			t.Errorf("a rotated key signs: %v", ed25519.Verify(signer.Verify(), []byte("x"), sig.Sig))
 		}
 	})
 }
