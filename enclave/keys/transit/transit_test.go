@@ -7,11 +7,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
@@ -249,6 +251,59 @@ func TestNoKeyIsLogged(t *testing.T) {
 					}
 				}
 			}
+		}
+	})
+}
+
+// An owner's secret that was forgotten stays gone, also for whoever kept what kv held; others stay.
+func TestSafe(t *testing.T) {
+	servers(t, func(t *testing.T, s *vaulttest.Server) {
+		cfg, ctx := s.Agency("water"), t.Context()
+		safe := transit.NewSafe(s.Client(cfg))
+		const name = "project key elderly"
+		secret, other := []byte("a key of thirty-two bytes or less"), bytes.Repeat([]byte{7}, 1<<20)
+		if err := errors.Join(safe.Put(ctx, name, secret), safe.Put(ctx, name, secret), safe.Put(ctx, "other", other)); err != nil {
+			t.Fatal(err)
+		}
+		if err := safe.Put(ctx, name, []byte("another")); !errors.Is(err, keys.ErrExists) {
+			t.Errorf("another secret under the name gives %v", err)
+		}
+		for name, want := range map[string][]byte{name: secret, "other": other} {
+			if got, err := safe.Get(ctx, name); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%q comes back as %d bytes, %v", name, len(got), err)
+			}
+		}
+		path := cfg.KV + "/data/own/" + hex.EncodeToString([]byte(name))
+		kv := func(path string) map[string]any {
+			var out struct{ Data struct{ Data map[string]any } }
+			s.Root(http.MethodGet, path, nil, &out)
+			return out.Data.Data
+		}
+		record, parts := kv(path), map[string]any{}
+		stem := path + "/" + record["stem"].(string) + "-0"
+		parts[stem] = kv(stem)
+		if err := errors.Join(safe.Forget(ctx, name), safe.Forget(ctx, name), safe.Forget(ctx, "never there")); err != nil {
+			t.Error(err)
+		}
+		gone := func(what string) {
+			t.Helper()
+			if got, err := safe.Get(ctx, name); !errors.Is(err, fs.ErrNotExist) || got != nil {
+				t.Errorf("%s the secret is %d bytes, %v", what, len(got), err)
+			}
+		}
+		gone("after it was forgotten")
+		parts[path] = record
+		for at, data := range parts {
+			s.Root(http.MethodPost, at, map[string]any{"data": data}, nil)
+		}
+		gone("with the old copy put back")
+		if got, err := safe.Get(ctx, "other"); err != nil || !bytes.Equal(got, other) {
+			t.Errorf("the other one is %d bytes, %v", len(got), err)
+		}
+		s.Seal()
+		cfg.Patience = time.Second
+		if _, err := transit.NewSafe(s.Client(cfg)).Get(ctx, name); !errors.Is(err, vault.ErrSealed) || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a sealed Vault gives %v", err)
 		}
 	})
 }
