@@ -29,7 +29,6 @@ import (
 
 	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/enclave/store/datakey"
@@ -159,11 +158,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err := h.openLog(ctx); err != nil {
 		return err
 	}
-	labID, err := keys.LoadIdentity(h.path("plane", "lab.key"))
-	if err != nil {
-		return err
-	}
-	nodeID, err := keys.LoadIdentity(h.path("plane", "node.key"))
+	labSigner, nodeSigner, err := h.planeSigners()
 	if err != nil {
 		return err
 	}
@@ -177,7 +172,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Lab: labID, Node: nodeID,
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Lab: labSigner, Node: nodeSigner,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err

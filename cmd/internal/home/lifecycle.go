@@ -194,7 +194,7 @@ func (h *Home) discard(ctx context.Context, a *agency.Agency, d *lab.Dataset, bl
 			}
 		}
 	}
-	if err := a.Forget(d); err != nil {
+	if err := a.Forget(ctx, d); err != nil {
 		return "", err
 	}
 	for _, b := range blobs {
