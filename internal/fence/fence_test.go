@@ -41,6 +41,8 @@ var may = []struct{ pkg, imports, why string }{
 	{"./enclave/mpc", "./enclave ./enclave/dp ./internal/canon", "a root package holds nouns: a planner writes programs without linking what runs them"},
 	{"./enclave/mpc/internal/bitslice", "", "arithmetic"},
 	{"./enclave/mpc/link", "./enclave/mpc", "it moves words between nodes and does not know what they are shares of"},
+	{"./enclave/mpc/relay", "./enclave ./enclave/keys ./enclave/mpc ./enclave/mpc/link ./internal/canon",
+		"it carries what nodes encrypt for each other, and makes sure whose nodes they are"},
 	{"./enclave/mpc/engine", "./enclave/dp ./enclave/mpc ./enclave/mpc/internal/bitslice", "protocols run over whatever connects the nodes, and see shares only"},
 	{"./enclave/mpc/mpctest", "./enclave/mpc ./enclave/mpc/link", "three nodes on one machine, for tests of what uses them"},
 	{"./enclave/mpc/prio3", "./enclave ./enclave/dp ./enclave/keys ./internal/canon ./internal/durable ./operators",
