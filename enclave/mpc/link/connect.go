@@ -53,6 +53,12 @@ type Mesh struct {
 	stop       func() bool // watching the context
 }
 
+// Names of the sockets that a node is given where its custodian carries its connections (package relay).
+const (
+	Next = "next" // to the node after it
+	Prev = "prev" // to the one before
+)
+
 const (
 	retry    = 50 * time.Millisecond
 	exporter = "EXPORTER-yingzhou-mpc-v1"

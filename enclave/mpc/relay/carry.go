@@ -26,15 +26,21 @@ type Meeting struct {
 // Open makes the sockets for this custodian's node in a folder, each for one connection, and begins to carry what comes.
 // Whoever may enter the folder may connect: it belongs below one that is closed to all others.
 func (m *Meeting) Open(dir string) error {
+	// The folder's own name may be longer than a socket's may be.
+	folder, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("making a node's sockets: %w", err)
+	}
+	defer folder.Close()
 	for _, s := range []struct {
 		name string
 		peer Stream
-	}{{Next, m.next}, {Prev, m.prev}} {
-		path := filepath.Join(dir, s.name)
-		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	}{{link.Next, m.next}, {link.Prev, m.prev}} {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), s.name), Net: "unix"})
 		if err == nil {
+			l.SetUnlinkOnClose(false) // the folder goes as a whole
 			m.listeners = append(m.listeners, l)
-			err = os.Chmod(path, 0o666) // the node is another user
+			err = os.Chmod(filepath.Join(dir, s.name), 0o666) // the node is another user
 		}
 		if err != nil {
 			return fmt.Errorf("making a node's sockets: %w", err)

@@ -373,9 +373,3 @@ func (r *Relay) callOnce(ctx context.Context, name string, plan enclave.Digest, 
 	}
 	return s, link.Pin(h.Pin), nil
 }
-
-// Names of a node's sockets.
-const (
-	Next = "next"
-	Prev = "prev"
-)

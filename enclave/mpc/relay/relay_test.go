@@ -159,9 +159,9 @@ func node(ctx context.Context, t *testing.T, party int, p enclave.Digest, cert t
 	}
 	once := make(chan struct{}, 1)
 	once <- struct{}{}
-	return link.Connect(ctx, link.Config{Party: party, Certificate: cert, Peers: pins, Job: p, Listener: &dialled{idle, filepath.Join(dir, relay.Prev), once},
+	return link.Connect(ctx, link.Config{Party: party, Certificate: cert, Peers: pins, Job: p, Listener: &dialled{idle, filepath.Join(dir, link.Prev), once},
 		Dial: func(ctx context.Context) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, relay.Next))
+			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, link.Next))
 		},
 		Handshake: time.Minute, Stall: time.Minute})
 }
@@ -219,13 +219,13 @@ func TestOneConnection(t *testing.T) {
 	if err := meetings[0].Open(dir); err != nil {
 		t.Fatal(err)
 	}
-	first, err := net.Dial("unix", filepath.Join(dir, relay.Next))
+	first, err := net.Dial("unix", filepath.Join(dir, link.Next))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer first.Close()
 	for { // until the relay has taken the first
-		second, err := net.Dial("unix", filepath.Join(dir, relay.Next))
+		second, err := net.Dial("unix", filepath.Join(dir, link.Next))
 		if err != nil {
 			break
 		}
@@ -269,11 +269,11 @@ func TestEndOfANode(t *testing.T) {
 	if err := errors.Join(meetings[0].Open(here), meetings[1].Open(there)); err != nil {
 		t.Fatal(err)
 	}
-	dying, err := net.Dial("unix", filepath.Join(here, relay.Next))
+	dying, err := net.Dial("unix", filepath.Join(here, link.Next))
 	if err != nil {
 		t.Fatal(err)
 	}
-	peer, err := net.Dial("unix", filepath.Join(there, relay.Prev))
+	peer, err := net.Dial("unix", filepath.Join(there, link.Prev))
 	if err != nil {
 		t.Fatal(err)
 	}
