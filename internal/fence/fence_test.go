@@ -87,6 +87,7 @@ var may = []struct{ pkg, imports, why string }{
 
 	{"./cmd/worker", "./enclave ./enclave/he/evaluator ./enclave/store ./internal/canon", "what runs in a job's container is only what it needs"},
 	{"./cmd/node", "./cmd/internal/nodejob ./enclave ./enclave/mpc ./enclave/mpc/engine ./enclave/mpc/link ./enclave/mpc/shares", "a compute node has its shares and its peers, and no custodian's key"},
+	{"./cmd/nodehost", "./cmd/internal/nodehost ./cmd/internal/nodejob ./enclave ./sandbox/runner/process", "it runs a node for a custodian and reads nothing that one tells the other"},
 	{"./cmd/lab", anything, "wiring"},
 	{"./cmd/seal", anything, "wiring"},
 	{"./cmd/custodian", anything, "wiring"},
@@ -126,6 +127,8 @@ var never = []struct {
 		"a worker has nobody to talk to and nothing to decrypt with"},
 	{[]string{"./cmd/node"}, []string{"./enclave/keys/...", "./enclave/release/...", "./enclave/seal/...", "github.com/tuneinsight/lattigo/...", "database/sql"},
 		"a node computes on shares: it cannot sign, seal or open anything else"},
+	{[]string{"./cmd/nodehost"}, []string{"./enclave/keys/...", "./enclave/release/...", "./enclave/he/...", "./enclave/mpc/engine", "database/sql"},
+		"what speaks to a container engine holds no key and opens nothing"},
 	{[]string{"./enclave/mpc"},
 		[]string{"net"},
 		"programs are written and priced where nothing is connected"},

@@ -2,6 +2,7 @@ package home
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -9,7 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"yingzhou.dev/lab/cmd/internal/nodehost"
 	"yingzhou.dev/lab/cmd/internal/nodes"
@@ -17,56 +18,123 @@ import (
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mpc"
 	"yingzhou.dev/lab/enclave/mpc/relay"
-	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
+	"yingzhou.dev/lab/operators"
 )
 
-// Three compute nodes on one machine. Each custodian drives its own as at three bodies, through its own relay; only the
-// relays' ways to each other are short here: sockets in a temporary folder.
+// Three compute nodes on one machine. Each custodian drives its own as at three bodies, through a relay of its own; only
+// the way from relay to relay is short: a pair of sockets of this process.
 
 // trio is what the three custodians' nodes have in common in one folder.
 type trio struct {
 	host *nodehost.Host
-	dir  string // of the relays' sockets, whose names must be short
+	life context.Context // ends with Close
+	end  context.CancelFunc
 
-	mu       sync.Mutex
-	custody  map[string]*release.Custodian
-	serve    errgroup.Group
-	stop     context.CancelFunc
-	stopping context.Context
+	mu     sync.Mutex
+	relays map[string]*relay.Relay
+	calls  sync.WaitGroup
 }
 
-// openNodes sets the host up. Nothing is started.
+// openNodes sets up what runs nodes. Nothing is started.
 func (h *Home) openNodes(ctx context.Context) error {
+	owner, err := filepath.Abs(h.Dir)
+	if err != nil {
+		return fmt.Errorf("finding the lab's folder: %w", err)
+	}
 	backend := h.opts.Backend
 	if backend == "gvisor" {
 		backend = "docker" // gVisor connects to no sockets of the host's
 	}
-	host, err := nodehost.New(nodehost.Config{Program: h.node.ComputeProgram(), Backend: backend, Production: h.Production, Owner: h.abs})
-	if err != nil {
+	t := &trio{relays: map[string]*relay.Relay{}}
+	if t.host, err = nodehost.New(nodehost.Config{Program: h.node.ComputeProgram(), Backend: backend, Production: h.Production, Owner: owner}); err != nil {
 		return err
 	}
-	t := &trio{host: host, custody: map[string]*release.Custodian{}}
-	if t.dir, err = os.MkdirTemp("", "yz-"); err != nil {
-		return fmt.Errorf("opening lab: making a folder for sockets: %w", err)
-	}
-	t.stopping, t.stop = context.WithCancel(context.WithoutCancel(ctx))
-	h.nodes = t
-	h.closers = append(h.closers, t)
+	t.life, t.end = context.WithCancel(context.WithoutCancel(ctx))
+	h.nodes, h.closers = t, append(h.closers, t)
 	return nil
 }
 
 // Close implements io.Closer.
 func (t *trio) Close() error {
-	t.stop()
-	err := t.serve.Wait()
-	if cerr := t.host.Close(); err == nil {
-		err = cerr
-	}
-	if rerr := os.RemoveAll(t.dir); err == nil {
-		err = rerr
-	}
-	return err
+	t.end()
+	t.calls.Wait()
+	return t.host.Close()
 }
 
-func (t *trio) socket(custodian string) string { return filepath.Join(t.dir, custodian) }
+// dial connects to the relay of another custodian in this folder.
+func (t *trio) dial(_ context.Context, custodian string) (relay.Stream, error) {
+	t.mu.Lock()
+	peer := t.relays[custodian]
+	t.mu.Unlock()
+	if peer == nil {
+		return nil, fmt.Errorf("custodian %q is not in this folder", custodian)
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	t.calls.Go(func() { peer.Take(t.life, theirs) })
+	return ours, nil
+}
+
+func socketPair() (a, b *net.UnixConn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connecting two relays: %w", err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "relay")
+		c, ferr := net.FileConn(f) // a copy
+		err = errors.Join(err, ferr, f.Close())
+		ends[i], _ = c.(*net.UnixConn)
+	}
+	if err != nil {
+		for _, e := range ends {
+			if e != nil {
+				e.Close()
+			}
+		}
+		return nil, nil, fmt.Errorf("connecting two relays: %w", err)
+	}
+	return ends[0], ends[1], nil
+}
+
+// openNode is the driver of one custodian's node.
+func (h *Home) openNode(id keys.Signer, own *store.Store, roster func() *operators.Roster) (*nodes.Driver, error) {
+	r, err := relay.New(relay.Config{Signer: id, Key: nodes.KeyIn(roster), Dial: h.nodes.dial, Logger: h.opts.Logger})
+	if err != nil {
+		return nil, err
+	}
+	h.nodes.mu.Lock()
+	h.nodes.relays[id.Name()] = r
+	h.nodes.mu.Unlock()
+	dir, err := filepath.Abs(h.path("custodians", id.Name(), "node"))
+	if err != nil {
+		return nil, fmt.Errorf("finding the lab's folder: %w", err)
+	}
+	return nodes.New(nodes.Config{Custodian: id.Name(), Host: h.nodes.host, Relay: r, Blobs: own, Dir: dir, Production: h.Production, Logger: h.opts.Logger,
+		Log: func(lines string) {
+			if h.opts.NodeLog != nil {
+				h.opts.NodeLog(id.Name(), lines)
+			}
+		}})
+}
+
+// identifyNode implements lab.Config.NodeProgram.
+func (h *Home) identifyNode(ctx context.Context) (enclave.Digest, string, error) {
+	if h.Production {
+		return enclave.Digest{}, "", errors.New("joint jobs need three nodes at three bodies, and this lab is one folder")
+	}
+	id, err := h.nodes.host.Identify(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return enclave.Digest{}, "", fmt.Errorf("joint jobs need three nodes: %w", err)
+	case err != nil:
+		return enclave.Digest{}, "", err
+	case id.Development:
+		return id.Program, mpc.Uncontained, nil
+	}
+	return id.Image, mpc.Contained, nil
+}

@@ -6,13 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 
 	"yingzhou.dev/lab/cmd/internal/nodejob"
-	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/sandbox/runner"
 	"yingzhou.dev/lab/sandbox/runner/docker"
@@ -54,19 +52,6 @@ func New(cfg Config) (*Host, error) {
 
 const labelOwner = "yingzhou.node.owner"
 
-// Names are the digests by which a node's program is known, of its bytes and of the image that is made of them.
-func Names(path string) (program, img enclave.Digest, err error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return program, img, fmt.Errorf("program of the compute node: %w", err)
-	}
-	i, err := image.New(data)
-	if err != nil {
-		return program, img, fmt.Errorf("program of the compute node: %w", err)
-	}
-	return canon.Sum(data), i.Digest, nil
-}
-
 // Identify says which program this host runs, and in what. The first time it removes what an earlier process of the same
 // owner left: an owner asks before it has anything run.
 func (h *Host) Identify(ctx context.Context) (nodejob.Identity, error) {
@@ -97,8 +82,8 @@ func (h *Host) ready(ctx context.Context) (_ runner.Runner, _ nodejob.Identity, 
 		return h.runner, h.identity, nil
 	}
 	var id nodejob.Identity
-	if id.Program, id.Image, err = Names(h.cfg.Program); err != nil {
-		return nil, id, err
+	if id.Program, id.Image, err = image.Names(h.cfg.Program); err != nil {
+		return nil, id, fmt.Errorf("program of the compute node: %w", err)
 	}
 	instance := "node-" + canon.Sum([]byte(h.cfg.Owner)).Short()
 	r, _, err := runner.Choose(ctx, h.cfg.Production, h.cfg.Backend,

@@ -4,6 +4,7 @@ package nodes
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/operators"
 )
 
 // Host runs nodes on this machine. nodehost.Host is one; Program is one behind another program.
@@ -56,11 +58,23 @@ type Driver struct {
 
 	mu      sync.Mutex
 	running map[enclave.Digest]chan struct{} // by plan; closed at the end
+	cleaned bool
 }
 
 var _ release.Node = (*Driver)(nil)
 
-// New makes a driver and removes what an earlier one left in its folder.
+// KeyIn finds custodians' keys in a roster, for a relay.
+func KeyIn(roster func() *operators.Roster) func(name string) (ed25519.PublicKey, error) {
+	return func(name string) (ed25519.PublicKey, error) {
+		p, ok := roster().Find(name)
+		if !ok || p.Role != operators.RoleCustodian || p.Absent {
+			return nil, fmt.Errorf("%q is no custodian of the roster", name)
+		}
+		return p.Key(), nil
+	}
+}
+
+// New makes a driver. Nothing is started, and the folder is not touched before the first run.
 func New(cfg Config) (*Driver, error) {
 	if cfg.Custodian == "" || cfg.Host == nil || cfg.Relay == nil || cfg.Blobs == nil || !filepath.IsAbs(cfg.Dir) {
 		return nil, errors.New("driver of a compute node: a required field is missing")
@@ -73,9 +87,6 @@ func New(cfg Config) (*Driver, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
-	}
-	if err := errors.Join(os.RemoveAll(cfg.Dir), durable.MkdirAll(cfg.Dir, 0o700)); err != nil {
-		return nil, fmt.Errorf("driver of a compute node: %w", err)
 	}
 	return &Driver{cfg: cfg, slots: make(chan struct{}, cfg.AtOnce), running: map[enclave.Digest]chan struct{}{}}, nil
 }
@@ -182,6 +193,9 @@ func (d *Driver) run(ctx context.Context, job release.NodeJob) (_ *nodejob.Resul
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
+	if err := d.clean(); err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp(d.cfg.Dir, job.Plan.Short()+"-")
 	if err != nil {
 		return nil, err
@@ -216,6 +230,18 @@ func (d *Driver) run(ctx context.Context, job release.NodeJob) (_ *nodejob.Resul
 		return nil, fmt.Errorf("reading its answer: %w", err)
 	}
 	return &res, nil
+}
+
+// clean removes what an earlier process left in the folder, once.
+func (d *Driver) clean() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cleaned {
+		return nil
+	}
+	err := errors.Join(os.RemoveAll(d.cfg.Dir), durable.MkdirAll(d.cfg.Dir, 0o700))
+	d.cleaned = err == nil
+	return err
 }
 
 // stage links the blobs that the node reads into a folder of their own. They are ciphertexts, which others may read.

@@ -138,14 +138,21 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener) error {
 			return fmt.Errorf("listening for other custodians' nodes: %T has no directions", conn)
 		}
 		g.Go(func() error {
-			if err := r.greet(ctx, s); err != nil {
-				s.Close()
-				if !errors.Is(err, errNotYet) {
-					r.cfg.Logger.WarnContext(ctx, "a connection for a compute node was refused", "from", s.RemoteAddr().String(), "error", err)
-				}
-			}
+			r.Take(ctx, s)
 			return nil
 		})
+	}
+}
+
+// Take finds out for which job a connection of another relay is, and hands it over or closes it. It returns soon.
+func (r *Relay) Take(ctx context.Context, s Stream) {
+	err := r.greet(ctx, s)
+	if err == nil {
+		return
+	}
+	s.Close()
+	if !errors.Is(err, errNotYet) {
+		r.cfg.Logger.WarnContext(ctx, "a connection for a compute node was refused", "from", s.RemoteAddr().String(), "error", err)
 	}
 }
 
