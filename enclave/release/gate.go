@@ -71,7 +71,7 @@ func (c *Custodian) endorse(ctx context.Context, b *enclave.Bundle, r enclave.Re
 	if err := c.keepEvidence(Evidence{Release: canon.DigestOf(r), First: first, Second: second}); err != nil {
 		return canon.Signature{}, err
 	}
-	if _, done := c.ledger.released(s.dossier.PlanDigest); !done {
+	if !c.ledger.released(s.dossier.PlanDigest) {
 		if _, err := c.ledger.append(Record{Type: recordRelease, Plan: s.dossier.PlanDigest, Job: r.Job, Release: canon.DigestOf(r), At: canon.At(c.cfg.Clock())}); err != nil {
 			return canon.Signature{}, err
 		}
