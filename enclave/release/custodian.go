@@ -330,6 +330,11 @@ func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, a
 	if r := c.checkActive(d, active); r != nil {
 		return r
 	}
+	if d.Program != nil {
+		if err := c.cfg.Node.Check(ctx, &d.Receipt); err != nil {
+			return err
+		}
+	}
 	if err := c.merge(ctx, active); err != nil {
 		return err
 	}
