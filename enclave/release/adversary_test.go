@@ -307,6 +307,17 @@ func TestCustodianRefusesASecondCiphertextForANoiseKey(t *testing.T) {
 	w.wantRefusal(w.commit(b), release.ErrSecondCiphertext)
 }
 
+// A plan that was executed comes again with a receipt that says something else, for the release to name.
+func TestCustodianRefusesASecondReceiptThatLies(t *testing.T) {
+	w := ready(t)
+	b := w.job("SELECT COUNT(*) FROM water", 2_000_000)
+	w.check(w.commit(b))
+	again := *b
+	w.receipt(&again, planOf(w, b), func(r *enclave.Receipt) { r.Output = canon.Digest{1} })
+	w.wantRefusal(w.commit(&again), release.ErrOutput)
+	w.check(w.commit(b))
+}
+
 // backup saves a custodian's folder as it is now. The function that it returns puts it back and opens it again.
 func (w *world) backup(name string) (restore func() *release.Custodian) {
 	w.t.Helper()

@@ -258,7 +258,7 @@ func (c *Custodian) execute(ctx context.Context, d *Dossier) (*session, error) {
 		}
 		return nil, r
 	}
-	s := &session{cts: cts, own: map[int]*ShareSet{}}
+	s := &session{cts: cts, output: d.Receipt.Output, own: map[int]*ShareSet{}}
 	for _, t := range d.Terms {
 		s.keys = append(s.keys, d.Plan.NoiseKey(&d.Manifest, t))
 	}
@@ -329,6 +329,11 @@ func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, a
 	d := s.dossier
 	if r := c.checkActive(d, active); r != nil {
 		return r
+	}
+	if d.Program != nil {
+		if err := c.cfg.Node.Check(ctx, &d.Receipt); err != nil {
+			return err
+		}
 	}
 	if err := c.merge(ctx, active); err != nil {
 		return err

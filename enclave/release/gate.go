@@ -12,6 +12,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mpc"
 	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/failpoint"
@@ -303,6 +304,10 @@ func (c *Custodian) meet(ctx context.Context, m Member) error {
 }
 
 func (c *Custodian) quorum(b *enclave.Bundle) int {
+	var p enclave.Plan
+	if b.Plan.Open(enclave.KindPlan, &p) == nil && p.Joint != nil {
+		return mpc.Nodes // without one of them the others cannot go on: whoever is away is waited for
+	}
 	var m enclave.Manifest
 	if b.Manifest.Open(enclave.KindManifest, &m) == nil {
 		for _, s := range b.Keysets {

@@ -15,6 +15,7 @@ const maxSessions = 512 << 20
 type session struct {
 	dossier *Dossier
 	cts     []evaluator.Ciphertext
+	output  enclave.Digest   // of cts
 	keys    []enclave.Digest // noise key per term
 	// own shares by stage. They are what the custodian hands out; keeping them saves unwrapping its pieces at every check.
 	own  map[int]*ShareSet
@@ -44,6 +45,10 @@ func (c *Custodian) session(ctx context.Context, d *Dossier) (*session, error) {
 		}
 		c.sessions[d.PlanDigest] = s
 		c.makeRoom(s, maxSessions)
+	}
+	// Not only when the plan is executed: another dossier may bring the same plan with another receipt, and a release names it.
+	if d.Program == nil && s.output != d.Receipt.Output {
+		return nil, refuse(ErrOutput, "receipt of node %q says %s, this custodian has computed %s", d.Receipt.By, d.Receipt.Output.Short(), s.output.Short())
 	}
 	c.turn++
 	s.dossier, s.used = d, c.turn

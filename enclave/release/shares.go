@@ -76,7 +76,7 @@ func (c *Custodian) share(ctx context.Context, b *enclave.Bundle, stage int, act
 		return canon.Signed{}, err
 	}
 	if s.dossier.Program != nil {
-		return c.shareJoint(ctx, b, s, stage)
+		return c.shareJoint(ctx, b, s, stage, active)
 	}
 	var keep []bool
 	if stage == 2 {

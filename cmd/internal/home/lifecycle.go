@@ -196,7 +196,7 @@ func (h *Home) discard(ctx context.Context, a *agency.Agency, d *lab.Dataset, bl
 		}
 	}
 	failpoint.Hit(failpoint.BlobsDiscarded)
-	if err := a.Forget(d); err != nil {
+	if err := a.Forget(ctx, d); err != nil {
 		return "", err
 	}
 	failpoint.Hit(failpoint.KeyForgotten)
