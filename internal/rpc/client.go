@@ -37,7 +37,7 @@ func Dial(address string, tlsConfig *tls.Config, opts ...grpc.DialOption) (*grpc
 	}, opts...)
 	target := addresses[0]
 	if len(addresses) > 1 {
-		target, opts = several(addresses, opts)
+		target, opts = several(addresses, tlsConfig.ServerName, opts)
 	}
 	conn, err := grpc.NewClient(target, opts...)
 	if err != nil {
@@ -58,11 +58,14 @@ func Addresses(s string) ([]string, error) {
 	return out, nil
 }
 
-// several is a target of many addresses. Each one's own host goes into its handshake.
-func several(addresses []string, opts []grpc.DialOption) (string, []grpc.DialOption) {
+// several is a target of many addresses. Into each one's handshake goes its own host, if not the same name for all.
+func several(addresses []string, name string, opts []grpc.DialOption) (string, []grpc.DialOption) {
 	var state resolver.State
 	for _, a := range addresses {
-		host, _, _ := net.SplitHostPort(a) // was split before
+		host := name
+		if host == "" {
+			host, _, _ = net.SplitHostPort(a) // was split before
+		}
 		state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a, ServerName: host}}})
 	}
 	list := manual.NewBuilderWithScheme("addresses")

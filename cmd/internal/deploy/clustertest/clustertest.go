@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -52,8 +53,9 @@ type part struct {
 // Options say what kind of lab it is.
 type Options struct {
 	hometest.Options
-	Labds int                      // over Database; 0 = one, in this process
-	Edit  func(yaml string) string // changes labd's configuration file before the start
+	Postgres string                   // what `lab deploy` is told; "" = a file with Database, if that is given
+	Labds    int                      // over one PostgreSQL; 0 = one, in this process
+	Edit     func(yaml string) string // changes labd's configuration file before the start
 }
 
 // Start makes a lab as hometest does, lays it out and starts every daemon. edit, which may be nil, changes labd's
@@ -61,6 +63,12 @@ type Options struct {
 func Start(t testing.TB, o hometest.Options, edit func(yaml string) string) *Cluster {
 	t.Helper()
 	return StartWith(t, Options{Options: o, Edit: edit})
+}
+
+// StartMoved is Start, with the records moved to PostgreSQL when the lab is laid out: postgres is what `lab deploy` is told.
+func StartMoved(t testing.TB, o hometest.Options, postgres string, edit func(yaml string) string) *Cluster {
+	t.Helper()
+	return StartWith(t, Options{Options: o, Edit: edit, Postgres: postgres})
 }
 
 // StartWith is Start with all options.
@@ -80,8 +88,9 @@ func StartWith(t testing.TB, o Options) *Cluster {
 	if err := hometest.Make(t.Context(), from, o.Options); err != nil {
 		t.Fatal(err)
 	}
-	lay := deploy.Options{Ports: freePorts(t, 5+max(0, o.Labds-1)), Worker: o.Worker, Isolation: "process", Labds: o.Labds, Now: time.Now()}
-	if o.Database != "" {
+	lay := deploy.Options{Ports: freePorts(t, 5+max(0, o.Labds-1)), Worker: o.Worker, Isolation: "process", Labds: o.Labds, Now: time.Now(),
+		Database: o.Database, Postgres: o.Postgres}
+	if lay.Postgres == "" && o.Database != "" {
 		lay.Postgres = filepath.Join(dir, "dsn")
 		if err := os.WriteFile(lay.Postgres, []byte(o.Database), 0o600); err != nil {
 			t.Fatal(err)
@@ -176,10 +185,7 @@ func (c *Cluster) Begin(name string) {
 // Stop ends a part in order and waits for its end.
 func (c *Cluster) Stop(name string) {
 	c.t.Helper()
-	c.mu.Lock()
-	p := c.parts[name]
-	delete(c.parts, name)
-	c.mu.Unlock()
+	p := c.take(name)
 	if p == nil {
 		return
 	}
@@ -205,15 +211,42 @@ func (c *Cluster) Stop(name string) {
 // Kill ends a labd that is a process of its own, and returns what it had logged.
 func (c *Cluster) Kill(name string) (log string) {
 	c.t.Helper()
-	c.mu.Lock()
-	p := c.parts[name]
-	delete(c.parts, name)
-	c.mu.Unlock()
+	p := c.take(name)
 	p.process.Kill()
 	if c.t.Failed() {
 		c.t.Logf("log of %s:\n%s", name, p.process.Log())
 	}
 	return p.process.Log()
+}
+
+// take removes a part from the list of those that run.
+func (c *Cluster) take(name string) *part {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.parts[name]
+	delete(c.parts, name)
+	return p
+}
+
+// Ended waits for a part that ends by itself, and returns why.
+func (c *Cluster) Ended(name string) error {
+	p := c.take(name)
+	<-p.done
+	return p.err
+}
+
+// Logs waits until a part has logged a text.
+func (c *Cluster) Logs(name, text string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	defer cancel()
+	for !strings.Contains(c.Log(name), text) {
+		select {
+		case <-ctx.Done():
+			c.t.Fatalf("%s does not log %q:\n%s", name, text, c.Log(name))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // Log is what a part has logged.
