@@ -55,6 +55,11 @@ func ofTheLog(p failpoint.Point) bool {
 	return strings.HasPrefix(string(p), "log.") || strings.HasPrefix(string(p), "witness.") || p == failpoint.EntryNoted
 }
 
+// ofAWorker are points at which a worker's process or container may be there.
+func ofAWorker(p failpoint.Point) bool {
+	return strings.HasPrefix(string(p), "worker.") || p == failpoint.WorkerEnded
+}
+
 // but leaves everything but some points.
 func but(points ...failpoint.Point) func(failpoint.Point) bool {
 	return func(p failpoint.Point) bool { return !slices.Contains(points, p) }
@@ -137,7 +142,7 @@ func (m *matrix) kills(ctx context.Context, f *flow) ([]fault, error) {
 		for _, nth := range times {
 			armed := fmt.Sprintf("%s:%d", p, nth)
 			out = append(out, fault{name: f.name + ", killed at " + armed, try: func(ctx context.Context) error { return m.kill(ctx, f, armed, nil) }})
-			if strings.HasPrefix(string(p), "worker.") || p == failpoint.WorkerEnded {
+			if ofAWorker(p) {
 				out = append(out, fault{name: f.name + ", in Docker, killed at " + armed, try: func(ctx context.Context) error {
 					if !dockerAnswers(ctx) {
 						return fmt.Errorf("%w: no Docker daemon answers", errSkip)

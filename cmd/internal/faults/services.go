@@ -112,13 +112,8 @@ func (b *bench) serve(ctx context.Context, f *flow) (*lab, error) {
 	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
 		return nil, err
 	}
-	for _, path := range l.glob("*/*.yaml") {
-		if err := errors.Join(l.rewrite(path, laidHost+":", l.services.host+":")); err != nil {
-			return nil, err
-		}
-	}
-	for _, path := range l.glob("people/*/client.yaml") {
-		if err := errors.Join(l.rewrite(path, laidHost+":", l.services.host+":")); err != nil {
+	for _, path := range append(l.glob("*/*.yaml"), l.glob("people/*/client.yaml")...) {
+		if err := l.rewrite(path, laidHost+":", l.services.host+":"); err != nil {
 			return nil, err
 		}
 	}
@@ -446,7 +441,15 @@ func (m *matrix) killsServices(ctx context.Context, f *flow) ([]fault, error) {
 			for _, nth := range times {
 				armed := fmt.Sprintf("%s:%d", p, nth)
 				out = append(out, fault{name: fmt.Sprintf("services: %s, %s killed at %s", f.name, part, armed),
-					try: func(ctx context.Context) error { return m.killServices(ctx, f, part, armed) }})
+					try: func(ctx context.Context) error { return m.killServices(ctx, f, part, armed, "process") }})
+				if ofAWorker(p) {
+					out = append(out, fault{name: fmt.Sprintf("services: %s, in Docker, %s killed at %s", f.name, part, armed), try: func(ctx context.Context) error {
+						if !dockerAnswers(ctx) {
+							return fmt.Errorf("%w: no Docker daemon answers", errSkip)
+						}
+						return m.killServices(ctx, f, part, armed, "docker")
+					}})
+				}
 			}
 		}
 	}
@@ -483,12 +486,15 @@ func (m *matrix) which(p failpoint.Point, passes map[string]int, all map[string]
 
 // killServices runs a flow's command while one part is armed, starts the part again once it has been killed, and checks
 // the lab.
-func (m *matrix) killServices(ctx context.Context, f *flow, part, armed string) (err error) {
+func (m *matrix) killServices(ctx context.Context, f *flow, part, armed, isolation string) (err error) {
 	l, err := m.bench.serve(ctx, f)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.remove()) }()
+	if err := l.rewrite(l.config(labd), `isolation: "process"`, fmt.Sprintf("isolation: %q", isolation)); err != nil {
+		return err
+	}
 	args, err := l.whileArmed(ctx, f, part, armed)
 	if err != nil {
 		return errors.Join(fmt.Errorf("%v: %w", args, err), l.logs())
