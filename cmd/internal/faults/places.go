@@ -19,7 +19,11 @@ var without = map[world]map[failpoint.Point]string{
 	},
 }
 
-const notServed = "refreshing, rotating and disposing are done in the lab's folder: the services have no calls of labd's for them"
+// Reasons.
+const (
+	inAFolder = "a lab is made in one folder, embedded, and laid out for its daemons afterwards"
+	notServed = "refreshing, rotating and disposing are done in the lab's folder: the services have no calls of labd's for them"
+)
 
 // missed lists the points that no flow of a world passes of those that are there for them, though the table gives no
 // reason, and those that one passes in spite of a reason.

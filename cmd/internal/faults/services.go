@@ -107,17 +107,27 @@ func (b *bench) serve(ctx context.Context, f *flow) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, n := b.folder()
-	l := &lab{bench: b, dir: dir, services: &services{host: fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%128, n/250+1, n%250+1), parts: map[string]*daemon{}}}
+	dir := b.folder()
 	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
 		return nil, err
 	}
+	l := &lab{bench: b}
+	return l, l.moveTo(dir)
+}
+
+// moveTo makes the lab one of services whose folders are in dir, with an address of its own.
+func (l *lab) moveTo(dir string) error {
+	var n int
+	if _, err := fmt.Sscanf(filepath.Base(filepath.Dir(dir)), "case-%d", &n); err != nil {
+		return err
+	}
+	l.dir, l.services = dir, &services{host: fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%128, n/250+1, n%250+1), parts: map[string]*daemon{}}
 	for _, path := range append(l.glob("*/*.yaml"), l.glob("people/*/client.yaml")...) {
 		if err := l.rewrite(path, laidHost+":", l.services.host+":"); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return l, nil
+	return nil
 }
 
 // rewrite replaces words of a configuration, of which there must be some.
