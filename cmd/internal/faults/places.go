@@ -11,7 +11,7 @@ import (
 var without = map[world]map[failpoint.Point]string{
 	embedded: {},
 	served: {
-		failpoint.LabNamed:     "a lab is made in one folder, embedded, and laid out for its daemons afterwards",
+		failpoint.LabNamed: inAFolder, failpoint.MoveBegun: inAFolder, failpoint.MoveMade: inAFolder, failpoint.MoveEnded: inAFolder,
 		failpoint.KeyAnnounced: notServed, failpoint.PiecesDestroyed: notServed, failpoint.KeysetForgotten: notServed, failpoint.PiecesRotated: notServed,
 		failpoint.WordStored: notServed, failpoint.WrapAdded: notServed, failpoint.WrapUsed: notServed, failpoint.WrapDropped: notServed,
 		failpoint.OrderStored: notServed, failpoint.OrderLogged: notServed, failpoint.CertLogged: notServed, failpoint.CertStored: notServed,
