@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/internal/strict"
@@ -238,7 +239,7 @@ func serve(ctx context.Context, path string, d Daemon, logger *slog.Logger, sour
 		return err
 	}
 	defer lock.Close()
-	env := Env{Logger: logger, Metrics: prometheus.NewRegistry(), TLS: source, Clock: time.Now}
+	env := Env{Logger: logger, Metrics: prometheus.NewRegistry(), TLS: source, Clock: failpoint.Clock}
 	//lint:ignore SA1019 package collectors would link database/sql into custodians
 	runtime, process := prometheus.NewGoCollector(), prometheus.NewProcessCollector(prometheus.ProcessCollectorOpts{})
 	env.Metrics.MustRegister(runtime, process,

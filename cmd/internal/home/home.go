@@ -24,7 +24,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"yingzhou.dev/lab/cmd/internal/node"
@@ -93,11 +92,11 @@ type Home struct {
 	Vaults     map[string]*vault.Client // of the custodians whose keys are in one
 
 	opts     Options
-	nodes    sync.Mutex // guards the files of node certificates
 	lock     *os.File
 	closers  []io.Closer
 	stop     []func(context.Context) error
 	node     *node.Machine
+	nodes    *trio // the custodians' compute nodes
 	records  *db.DB
 	dataKeys *datakey.Keys    // of Blobs; nil if they lie as they are
 	parties  map[string]party // custodians' keys, by name
@@ -168,6 +167,9 @@ func (h *Home) open(ctx context.Context) error {
 		return err
 	}
 	h.closers = append(h.closers, h.node)
+	if err := h.openNodes(ctx); err != nil {
+		return err
+	}
 	copies, err := h.nodeCopies()
 	if err != nil {
 		return err

@@ -82,6 +82,7 @@ func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
 		return p.lab.Dispatch(gctx, p.records.Queue(db.QueueConfig{Logger: env.Logger}), c.Worker.AtOnce)
 	})
 	g.Go(func() error { return p.sweeps(gctx) })
+	g.Go(func() error { return p.abandons(gctx) })
 	return g.Wait()
 }
 
@@ -291,6 +292,20 @@ func (p *plane) openServer(ctx context.Context) error {
 		Extra:   func(r server.Registrar) { feed.Register(r, p.log, p.blobs) },
 		PerPeer: p.cfg.Limits.rate(), MaxBlob: p.cfg.Limits.MaxBlob, Drain: time.Duration(p.cfg.Drain), Metrics: p.env.Metrics, Stats: p.env.Stats, Clock: p.env.Clock, Logger: p.env.Logger})
 	return err
+}
+
+// abandons ends, now and once a minute, jobs whose submission broke off for good.
+func (p *plane) abandons(ctx context.Context) error {
+	for {
+		if n, err := p.lab.Abandon(ctx); err != nil && ctx.Err() == nil {
+			p.env.Logger.ErrorContext(ctx, "ending abandoned jobs", "error", err)
+		} else if n > 0 {
+			p.env.Logger.InfoContext(ctx, "ended jobs whose submission broke off", "jobs", n)
+		}
+		if pause(ctx, time.Minute) != nil {
+			return nil
+		}
+	}
 }
 
 // sweeps removes, now and once a day, blobs that were uploaded a while ago and that no manifest names: what uploads leave
