@@ -33,6 +33,7 @@ import (
 	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
@@ -55,7 +56,7 @@ type Options struct {
 
 // Laid is where everything is.
 type Laid struct {
-	Dir        string
+	Dir        string            `json:"dir"`
 	Lab        string            `json:"lab"`
 	Server     string            `json:"server"` // where clients reach the control plane: addresses separated by commas
 	Labds      map[string]string `json:"labds"`  // folder → address
@@ -64,8 +65,15 @@ type Laid struct {
 	People     []string          `json:"people"`
 }
 
-// Lay moves the lab in a folder to a new folder of folders.
-func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) {
+// laying is the end of the new folder's name until everything is in it.
+const laying = ".laying"
+
+// laidFile in the new folder says where everything is.
+const laidFile = "laid.json"
+
+// Lay moves the lab in a folder to a new folder of folders. Cut off anywhere, the lab is in one of the two and in no third
+// state: calling again with the same folders ends it.
+func Lay(ctx context.Context, from, out string, o Options) (*Laid, error) {
 	if o.Host == "" {
 		o.Host = "127.0.0.1"
 	}
@@ -74,6 +82,9 @@ func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) 
 	}
 	if _, err := os.Lstat(out); err == nil {
 		return nil, fmt.Errorf("laying out: %s is there already", out)
+	}
+	if laid, err := takeUp(from, out); err != nil || laid != nil {
+		return laid, err
 	}
 	if o.Labds > 1 && o.Postgres == "" {
 		return nil, fmt.Errorf("laying out: %w: %d control planes need a PostgreSQL that they share", sandbox.ErrInvalid, o.Labds)
@@ -98,20 +109,65 @@ func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) 
 	if err = errors.Join(err, h.Close(ctx)); err != nil { // settles everything, and closes the database
 		return nil, err
 	}
-	if err := home.Retire(from); err != nil {
+	if err := home.BeginMove(from); err != nil {
 		return nil, err
 	}
-	l := &layout{from: from, out: out, o: o, roster: roster, signed: signed, root: root, port: o.Port, metrics: o.Metrics, database: database, vault: own}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(out), home.Reinstate(from))
-		}
-	}()
+	failpoint.Hit(failpoint.MoveBegun)
+	l := &layout{from: from, out: out + laying, o: o, roster: roster, signed: signed, root: root, port: o.Port, metrics: o.Metrics, database: database, vault: own}
 	laid, err := l.lay()
 	if err == nil && dsn != "" { // last: what fails before it leaves the database as it was
 		err = home.MoveRecords(ctx, from, root, dsn)
 	}
-	return laid, err
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(l.out), home.UndoMove(from))
+	}
+	failpoint.Hit(failpoint.MoveMade)
+	// From here on there is no way back; calling again ends what fails.
+	if err := home.EndMove(from); err != nil {
+		return nil, err
+	}
+	failpoint.Hit(failpoint.MoveEnded)
+	return laid, laid.name(out)
+}
+
+// name gives a folder that is whole its name.
+func (l *Laid) name(out string) error {
+	l.Dir = out
+	if err := os.Rename(out+laying, out); err != nil {
+		return fmt.Errorf("laying out: %w", err)
+	}
+	return durable.SyncDir(filepath.Dir(out))
+}
+
+// takeUp looks for what a call before left that was cut off: an unfinished folder is thrown away and the lab opened again;
+// a finished one gets its name.
+func takeUp(from, out string) (*Laid, error) {
+	moving, err := home.Moving(from)
+	if err != nil {
+		return nil, err
+	}
+	if moving {
+		if err := os.RemoveAll(out + laying); err != nil {
+			return nil, err
+		}
+		return nil, home.UndoMove(from)
+	}
+	moved, err := home.Moved(from)
+	if err != nil || !moved {
+		return nil, err
+	}
+	data, err := os.ReadFile(filepath.Join(out+laying, laidFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // moved elsewhere: home.Open says that there is no lab
+	}
+	laid := &Laid{}
+	if err == nil {
+		err = canon.Unmarshal(data, laid)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("laying out: %w", err)
+	}
+	return laid, laid.name(out)
 }
 
 // records says where labd's records will be: how to reach PostgreSQL, if they will be there, and the configuration's words
@@ -203,7 +259,7 @@ func (l *layout) lay() (*Laid, error) {
 			laid.People = append(laid.People, p.Name)
 		}
 	}
-	return laid, nil
+	return laid, durable.WriteFile(filepath.Join(l.out, laidFile), canon.MustMarshal(laid), 0o600)
 }
 
 // next is the next address.

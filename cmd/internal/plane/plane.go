@@ -144,6 +144,10 @@ func (p *plane) openStores(ctx context.Context) (err error) {
 	if err := p.openBlobs(); err != nil {
 		return err
 	}
+	return p.openRecords(ctx)
+}
+
+func (p *plane) openRecords(ctx context.Context) (err error) {
 	if p.cfg.Database.SQLite != "" {
 		if err := durable.MkdirAll(filepath.Dir(p.cfg.Database.SQLite), 0o700); err != nil {
 			return err
