@@ -39,7 +39,6 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/internal/durable"
 )
 
 // Errors that callers branch on.
@@ -193,7 +192,7 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 
 // start reads the last cosigned checkpoint, starts Tessera, catches up with the witness and starts the committer.
 func (l *Log) start(ctx context.Context, cfg Config) error {
-	if err := durable.Sweep(l.dir); err != nil {
+	if err := sweep(l.dir); err != nil {
 		return err
 	}
 	if err := l.restore(); err != nil {

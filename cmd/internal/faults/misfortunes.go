@@ -180,6 +180,7 @@ func tornLog(ctx context.Context, l *lab, pattern string) error {
 	if len(files) == 0 {
 		files = l.glob(pattern)
 	}
+	files = slices.DeleteFunc(files, func(path string) bool { return temporary.MatchString(path) }) // Tessera was writing when it was killed
 	last := slices.MaxFunc(files, func(a, b string) int {
 		return cmp.Or(cmp.Compare(len(filepath.Base(a)), len(filepath.Base(b))), strings.Compare(a, b))
 	})
