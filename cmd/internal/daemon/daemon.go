@@ -128,6 +128,14 @@ func HostPort(key, s string) error {
 	return nil
 }
 
+// HostPorts refuses what is not one address, or several separated by commas.
+func HostPorts(key, s string) error {
+	if _, err := rpc.Addresses(s); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}
+
 // File refuses a path where no file can be read. What is in it is not looked at.
 func File(key, path string) error {
 	if path == "" {
