@@ -133,7 +133,7 @@ func (l *Log) commit(ctx context.Context, reqs []*request) {
 	for i, req := range reqs {
 		var err error
 		if indexes[i], err = resolve(futures[i]); err != nil {
-			req.result <- result{err: fmt.Errorf("integrating: %w", err)}
+			req.result <- result{err: fmt.Errorf("integrating: %w", l.room(err))}
 			continue
 		}
 		integrated++

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/internal/strict"
@@ -205,7 +206,7 @@ func (l Log) logger(w io.Writer) *slog.Logger {
 
 func serve(ctx context.Context, d Daemon, logger *slog.Logger, source *pki.Source) (err error) {
 	c := d.Shared()
-	env := Env{Logger: logger, Metrics: prometheus.NewRegistry(), TLS: source, Clock: time.Now}
+	env := Env{Logger: logger, Metrics: prometheus.NewRegistry(), TLS: source, Clock: failpoint.Clock}
 	//lint:ignore SA1019 package collectors would link database/sql into custodians
 	runtime, process := prometheus.NewGoCollector(), prometheus.NewProcessCollector(prometheus.ProcessCollectorOpts{})
 	env.Metrics.MustRegister(runtime, process,

@@ -23,6 +23,7 @@ import (
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/internal/strict"
@@ -152,6 +153,7 @@ func (r *Remote) AddPerson(ctx context.Context, p operators.Party) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.IdentityStored)
 	p.Verify, p.HPKE = id.Verify(), id.HPKE()
 	next := *roster
 	next.Serial, next.Made = roster.Serial+1, canon.At(r.clock())
@@ -228,4 +230,14 @@ func (r *Remote) SealTable(ctx context.Context, path, dataset, steward string, o
 	}
 	defer func() { err = errors.Join(err, done()) }()
 	return a.Seal(ctx, path, dataset, opts)
+}
+
+// DestroyProject destroys the agency's copy of a project key.
+func (r *Remote) DestroyProject(ctx context.Context, project, steward string) (err error) {
+	a, done, err := r.agency(ctx, steward)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	return a.DestroyProject(ctx, project)
 }
