@@ -113,6 +113,9 @@ const (
 	BlobsDiscarded   Point = "lab.blobs-discarded"
 	IdentityStored   Point = "lab.identity-stored"
 	LabNamed         Point = "lab.settings-stored"
+	MoveBegun        Point = "deploy.begun" // of laying a lab out
+	MoveMade         Point = "deploy.made"
+	MoveEnded        Point = "deploy.ended"
 )
 
 // All lists the points.
@@ -126,7 +129,7 @@ func All() []Point {
 		PieceStored, LeavesKept, LogFollowed, BlobCopied, BlobChecked, ChargeLogged, LedgerWritten, ChargeStored, SharesLogged, SharesStored,
 		ReleaseLogged, EvidenceStored, ReleaseKept, RefusalNoted, RefusalStored, RefusalLogged, ReleaseGathers, RosterKept,
 		KeysetKept, KeyAnnounced, PiecesDestroyed, KeysetForgotten, PiecesRotated, WordStored, WrapAdded, WrapUsed, WrapDropped,
-		DatasetKeyStored, SchemaStored, BlobStored, BlobsStored, KeyForgotten, BlobsDiscarded, IdentityStored, LabNamed}
+		DatasetKeyStored, SchemaStored, BlobStored, BlobsStored, KeyForgotten, BlobsDiscarded, IdentityStored, LabNamed, MoveBegun, MoveMade, MoveEnded}
 	slices.Sort(all)
 	return all
 }

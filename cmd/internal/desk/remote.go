@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,7 +38,7 @@ const ConfigFile = "client.yaml"
 // Config is a client's configuration.
 type Config struct {
 	Lab      string    `yaml:"lab"`      // the lab's name
-	Server   string    `yaml:"server"`   // host:port of the control plane
+	Server   string    `yaml:"server"`   // host:port of the control plane; several that share a database are separated by commas
 	Root     string    `yaml:"root"`     // the lab's root public key in hexadecimal, pinned
 	TLS      pki.Files `yaml:"tls"`      // certificate, key and authority
 	Identity string    `yaml:"identity"` // the person's signing and receiving keys
@@ -78,8 +77,8 @@ func OpenRemote(dir, server string, clock func() time.Time) (*Remote, error) {
 		return nil, fmt.Errorf("%s: root is not a public key of %d hexadecimal digits", path, 2*ed25519.PublicKeySize)
 	}
 	cfg.Server = strings.TrimPrefix(cfg.Server, "https://")
-	if _, _, err := net.SplitHostPort(cfg.Server); err != nil {
-		return nil, fmt.Errorf("%s: server %q is not host:port", path, cfg.Server)
+	if _, err := rpc.Addresses(cfg.Server); err != nil {
+		return nil, fmt.Errorf("%s: server: %w", path, err)
 	}
 	r := &Remote{cfg: cfg, root: root, clock: clock}
 	if r.tls, err = pki.Open(cfg.Lab, cfg.TLS, clock); err != nil {

@@ -127,11 +127,11 @@ type lab struct {
 }
 
 // folder is a new one for a case.
-func (b *bench) folder() (dir string, number int) {
+func (b *bench) folder() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.number++
-	return filepath.Join(b.dir, fmt.Sprintf("case-%d", b.number), "lab"), b.number
+	return filepath.Join(b.dir, fmt.Sprintf("case-%d", b.number), "lab")
 }
 
 // copy makes an embedded lab from a template. remove it afterwards.
@@ -140,7 +140,7 @@ func (b *bench) copy(ctx context.Context, f *flow) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, _ := b.folder()
+	dir := b.folder()
 	return &lab{bench: b, dir: dir}, os.CopyFS(dir, os.DirFS(from))
 }
 

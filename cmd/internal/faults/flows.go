@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -55,6 +56,11 @@ func ofTheLog(p failpoint.Point) bool {
 	return strings.HasPrefix(string(p), "log.") || strings.HasPrefix(string(p), "witness.") || p == failpoint.EntryNoted
 }
 
+// ofAWorker are points at which a worker's process or container may be there.
+func ofAWorker(p failpoint.Point) bool {
+	return strings.HasPrefix(string(p), "worker.") || p == failpoint.WorkerEnded
+}
+
 // but leaves everything but some points.
 func but(points ...failpoint.Point) func(failpoint.Point) bool {
 	return func(p failpoint.Point) bool { return !slices.Contains(points, p) }
@@ -101,6 +107,8 @@ func flows() []*flow {
 				failpoint.BlobsDiscarded, failpoint.KeyForgotten, failpoint.CertLogged, failpoint.CertStored}},
 		{name: "making a lab", in: embedded, empty: true, command: func(l *lab) ([]string, error) { return []string{"lab", "init", l.dir}, nil }, after: labIsMade,
 			points: []failpoint.Point{failpoint.IdentityStored, failpoint.LabNamed}},
+		{name: "laying out", in: embedded, command: func(l *lab) ([]string, error) { return l.deploy(), nil }, after: isLaidOut,
+			points: []failpoint.Point{failpoint.MoveBegun, failpoint.MoveMade, failpoint.MoveEnded}, leaves: ofTheLog},
 	}
 }
 
@@ -137,7 +145,7 @@ func (m *matrix) kills(ctx context.Context, f *flow) ([]fault, error) {
 		for _, nth := range times {
 			armed := fmt.Sprintf("%s:%d", p, nth)
 			out = append(out, fault{name: f.name + ", killed at " + armed, try: func(ctx context.Context) error { return m.kill(ctx, f, armed, nil) }})
-			if strings.HasPrefix(string(p), "worker.") || p == failpoint.WorkerEnded {
+			if ofAWorker(p) {
 				out = append(out, fault{name: f.name + ", in Docker, killed at " + armed, try: func(ctx context.Context) error {
 					if !dockerAnswers(ctx) {
 						return fmt.Errorf("%w: no Docker daemon answers", errSkip)
@@ -385,6 +393,32 @@ func isDisposedOf(ctx context.Context, l *lab) error {
 		return fmt.Errorf("pieces are left: %q", left)
 	}
 	_, err := l.must(ctx, "lab", "dataset", "certificate", hometest.Dataset)
+	return err
+}
+
+// deploy lays the lab out beside its folder.
+func (l *lab) deploy() []string {
+	return []string{"lab", "deploy", "--to", l.dir + ".out", "--worker", filepath.Join(l.bench.dir, "worker")}
+}
+
+// isLaidOut ends what was cut off. The lab is then in the new folder alone, and works from there.
+func isLaidOut(ctx context.Context, l *lab) error {
+	if err := l.already(ctx, "is there already", l.deploy()...); err != nil {
+		return err
+	}
+	if r := l.run(ctx, nil, "lab", "job", "list"); r.code == 0 {
+		return errors.New("the lab can still be opened where it was")
+	}
+	if left := l.glob("../*.laying"); len(left) > 0 {
+		return fmt.Errorf("left behind: %q", left)
+	}
+	if err := l.moveTo(l.dir + ".out"); err != nil {
+		return err
+	}
+	if err := l.startAll(ctx, nil); err != nil {
+		return err
+	}
+	_, err := l.ask(ctx, "1")
 	return err
 }
 

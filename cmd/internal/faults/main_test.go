@@ -70,7 +70,9 @@ func TestServices(t *testing.T) {
 		return all[slices.IndexFunc(all, func(f fault) bool { return f.name == "services: "+name })].try
 	}
 	kill := func(flow, part string, p failpoint.Point) func(context.Context) error {
-		return func(ctx context.Context) error { return m.killServices(ctx, named(flow), part, string(p)+":1") }
+		return func(ctx context.Context) error {
+			return m.killServices(ctx, named(flow), part, string(p)+":1", "process")
+		}
 	}
 	for _, c := range []fault{
 		{"a custodian is killed once it has charged", kill("job", leader, failpoint.ChargeStored)},

@@ -11,7 +11,7 @@ import (
 var without = map[world]map[failpoint.Point]string{
 	embedded: {},
 	served: {
-		failpoint.LabNamed:     "a lab is made in one folder, embedded, and laid out for its daemons afterwards",
+		failpoint.LabNamed: inAFolder, failpoint.MoveBegun: inAFolder, failpoint.MoveMade: inAFolder, failpoint.MoveEnded: inAFolder,
 		failpoint.KeyAnnounced: notServed, failpoint.PiecesDestroyed: notServed, failpoint.KeysetForgotten: notServed, failpoint.PiecesRotated: notServed,
 		failpoint.WordStored: notServed, failpoint.WrapAdded: notServed, failpoint.WrapUsed: notServed, failpoint.WrapDropped: notServed,
 		failpoint.OrderStored: notServed, failpoint.OrderLogged: notServed, failpoint.CertLogged: notServed, failpoint.CertStored: notServed,
@@ -19,7 +19,11 @@ var without = map[world]map[failpoint.Point]string{
 	},
 }
 
-const notServed = "refreshing, rotating and disposing are done in the lab's folder: the services have no calls of labd's for them"
+// Reasons.
+const (
+	inAFolder = "a lab is made in one folder, embedded, and laid out for its daemons afterwards"
+	notServed = "refreshing, rotating and disposing are done in the lab's folder: the services have no calls of labd's for them"
+)
 
 // missed lists the points that no flow of a world passes of those that are there for them, though the table gives no
 // reason, and those that one passes in spite of a reason.

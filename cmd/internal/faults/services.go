@@ -107,22 +107,27 @@ func (b *bench) serve(ctx context.Context, f *flow) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, n := b.folder()
-	l := &lab{bench: b, dir: dir, services: &services{host: fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%128, n/250+1, n%250+1), parts: map[string]*daemon{}}}
+	dir := b.folder()
 	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
 		return nil, err
 	}
-	for _, path := range l.glob("*/*.yaml") {
-		if err := errors.Join(l.rewrite(path, laidHost+":", l.services.host+":")); err != nil {
-			return nil, err
+	l := &lab{bench: b}
+	return l, l.moveTo(dir)
+}
+
+// moveTo makes the lab one of services whose folders are in dir, with an address of its own.
+func (l *lab) moveTo(dir string) error {
+	var n int
+	if _, err := fmt.Sscanf(filepath.Base(filepath.Dir(dir)), "case-%d", &n); err != nil {
+		return err
+	}
+	l.dir, l.services = dir, &services{host: fmt.Sprintf("127.%d.%d.%d", 64+os.Getpid()%128, n/250+1, n%250+1), parts: map[string]*daemon{}}
+	for _, path := range append(l.glob("*/*.yaml"), l.glob("people/*/client.yaml")...) {
+		if err := l.rewrite(path, laidHost+":", l.services.host+":"); err != nil {
+			return err
 		}
 	}
-	for _, path := range l.glob("people/*/client.yaml") {
-		if err := errors.Join(l.rewrite(path, laidHost+":", l.services.host+":")); err != nil {
-			return nil, err
-		}
-	}
-	return l, nil
+	return nil
 }
 
 // rewrite replaces words of a configuration, of which there must be some.
@@ -446,7 +451,15 @@ func (m *matrix) killsServices(ctx context.Context, f *flow) ([]fault, error) {
 			for _, nth := range times {
 				armed := fmt.Sprintf("%s:%d", p, nth)
 				out = append(out, fault{name: fmt.Sprintf("services: %s, %s killed at %s", f.name, part, armed),
-					try: func(ctx context.Context) error { return m.killServices(ctx, f, part, armed) }})
+					try: func(ctx context.Context) error { return m.killServices(ctx, f, part, armed, "process") }})
+				if ofAWorker(p) {
+					out = append(out, fault{name: fmt.Sprintf("services: %s, in Docker, %s killed at %s", f.name, part, armed), try: func(ctx context.Context) error {
+						if !dockerAnswers(ctx) {
+							return fmt.Errorf("%w: no Docker daemon answers", errSkip)
+						}
+						return m.killServices(ctx, f, part, armed, "docker")
+					}})
+				}
 			}
 		}
 	}
@@ -483,12 +496,15 @@ func (m *matrix) which(p failpoint.Point, passes map[string]int, all map[string]
 
 // killServices runs a flow's command while one part is armed, starts the part again once it has been killed, and checks
 // the lab.
-func (m *matrix) killServices(ctx context.Context, f *flow, part, armed string) (err error) {
+func (m *matrix) killServices(ctx context.Context, f *flow, part, armed, isolation string) (err error) {
 	l, err := m.bench.serve(ctx, f)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.remove()) }()
+	if err := l.rewrite(l.config(labd), `isolation: "process"`, fmt.Sprintf("isolation: %q", isolation)); err != nil {
+		return err
+	}
 	args, err := l.whileArmed(ctx, f, part, armed)
 	if err != nil {
 		return errors.Join(fmt.Errorf("%v: %w", args, err), l.logs())

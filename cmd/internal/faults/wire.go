@@ -156,8 +156,8 @@ func cutBefore(ctx context.Context, l *lab) (err error) {
 	return whole(ctx, l, before)
 }
 
-// cutAt cuts a wire while the custodian at its end stands at a point, lets it go on, and mends the wire once whoever had
-// called knows that it is cut.
+// cutAt cuts a wire while the custodian at its end stands at a point, so that the answer to what it is doing is lost, and
+// lets it go on. Whoever asked has to ask again, over a wire that is there again.
 func cutAt(ctx context.Context, l *lab, from, to string, point failpoint.Point, nth int) (err error) {
 	p, err := l.wire(from, to)
 	if err != nil {
