@@ -71,6 +71,11 @@ func (c *Client) logKeys(ctx context.Context) (enclave.LogKeys, error) {
 	if err != nil {
 		return enclave.LogKeys{}, err
 	}
+	return LogKeys(roster)
+}
+
+// LogKeys reads the keys that sign checkpoints from a roster.
+func LogKeys(roster *operators.Roster) (enclave.LogKeys, error) {
 	return audit.ParseKeys(roster.Log, roster.Witness)
 }
 

@@ -89,7 +89,8 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Admission, NodeProgram, Watch, Clock and Logger are required.
+// Config is what the control plane works with. All fields but Admission, NodeProgram, Destroyer, Watch, Clock and Logger are
+// required.
 type Config struct {
 	Store     sandbox.Store
 	Log       Log
@@ -99,6 +100,7 @@ type Config struct {
 	Admission Admission // nil = every worker starts at once
 	// NodeProgram names the program of the compute nodes and what isolates it, for receipts of joint plans; nil = none.
 	NodeProgram func(ctx context.Context) (program enclave.Digest, isolation string, err error)
+	Destroyer   Destroyer         // carries out disposals; nil = they are ordered and no more
 	Lab         Signer            // RoleLab: grants
 	Node        Signer            // RoleNode: receipts
 	RootKey     ed25519.PublicKey // the lab's root key
@@ -113,6 +115,7 @@ type Config struct {
 type Lab struct {
 	cfg  Config
 	seen *seenFiles
+	ends *ends
 }
 
 // seenFiles remembers the digests of inputs, which many jobs share.
@@ -137,7 +140,7 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}}
+	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}, ends: &ends{why: map[string]string{}, discarded: map[enclave.Digest]bool{}, busy: map[enclave.Digest]chan struct{}{}}}
 	return l, l.index(ctx)
 }
 

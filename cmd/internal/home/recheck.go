@@ -17,6 +17,8 @@ type Rechecked struct {
 	TookPart bool
 	Of       string // whose record of everybody's shares it compared with
 	Err      error  // nil: they give the release that was signed
+
+	Unanswered bool // Err is why it could not be asked, or could not ask whose record it was to compare with
 }
 
 // Recheck has every custodian that is here hold a release against its own key pieces.
