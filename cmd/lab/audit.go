@@ -18,8 +18,10 @@ import (
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/cmd/internal/planner"
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/audit"
 )
@@ -272,11 +274,16 @@ when --root is given; otherwise it takes the root key, or the receipt itself, fr
 func (a *app) fsckCmd() *cobra.Command {
 	var blobs bool
 	cmd := &cobra.Command{Use: "fsck", Short: "Check every byte of the log, and with --blobs of the sealed blobs", Args: cobra.NoArgs,
-		Long:    "fsck checks the log under its public keys alone. It works on a lab that is too damaged to open.",
-		Example: "  lab audit fsck --blobs",
+		Long: `fsck checks the log of a lab in a folder under its public keys alone. It works on a lab that is too damaged to open.
+
+Of a lab that is a service it reads the whole log and verifies it from here: the signatures of log and witness, every entry,
+that the log extends the one that was checked from this folder before, and that all statements, datasets, disposals and
+releases that you may see are signed as they should be and in the log. It remembers the checkpoint in the folder. Sealed
+blobs are checked where they lie.`,
+		Example: "  lab audit fsck\n  lab audit fsck --blobs",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.client != "" {
-				return desk.ErrEmbedded
+				return a.fsckRemote(cmd.Context(), blobs)
 			}
 			e, err := home.Examine(cmd.Context(), a.dir, a.options(), blobs)
 			switch {
@@ -308,4 +315,53 @@ func (a *app) fsckCmd() *cobra.Command {
 		}}
 	cmd.Flags().BoolVar(&blobs, "blobs", false, "also hash every sealed blob")
 	return cmd
+}
+
+// fsckRemote checks the log of a lab that is a service.
+func (a *app) fsckRemote(ctx context.Context, blobs bool) error {
+	if blobs {
+		return cli.Usage("--blobs: sealed blobs are checked where they lie, on labd's machine")
+	}
+	h, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	r, ok := h.(*desk.Remote)
+	if !ok {
+		return fmt.Errorf("%T is no lab behind a service", h)
+	}
+	found, err := r.Fsck(ctx)
+	if errors.Is(err, refusal.ErrLogFork) || errors.Is(err, operators.ErrSignature) {
+		return cli.With(cli.Unverified, err)
+	}
+	if err != nil {
+		return err
+	}
+	cp := found.Checkpoint
+	return a.print(struct {
+		Origin     string         `json:"origin"`
+		Entries    int64          `json:"entries"`
+		Root       enclave.Digest `json:"root"`
+		Extends    int64          `json:"extends"`
+		Types      map[string]int `json:"types"`
+		Statements int            `json:"statements"`
+		Whole      bool           `json:"whole"`
+		Keysets    int            `json:"keysets"`
+		Manifests  int            `json:"manifests"`
+		Disposals  int            `json:"disposals"`
+		Releases   int            `json:"releases"`
+	}{cp.Origin, cp.Size, cp.Root, found.Before, found.Entries, found.Statements, found.Whole, found.Keysets, found.Manifests, found.Disposals, found.Releases}, func(w io.Writer) {
+		fmt.Fprintf(w, "The log is whole: %d entries, root %s, signed by %s and its witness.\n", cp.Size, cp.Root.Short(), cp.Origin)
+		if found.Before > 0 {
+			fmt.Fprintf(w, "It extends the log of %d entries that was checked from here before.\n", found.Before)
+		} else {
+			fmt.Fprintln(w, "It was not checked from here before: this checkpoint is remembered.")
+		}
+		all := ""
+		if found.Whole {
+			all = ", and the log announces no other statement"
+		}
+		fmt.Fprintf(w, "Signed and in the log: %d statements, %d keysets, %d manifests, %d disposals, %d releases%s.\n",
+			found.Statements, found.Keysets, found.Manifests, found.Disposals, found.Releases, all)
+	})
 }

@@ -14,9 +14,15 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"yingzhou.dev/lab/cmd/internal/deploy/clustertest"
+	"yingzhou.dev/lab/cmd/internal/desk"
+	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/cmd/internal/home/hometest"
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/custodian"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/pki"
+	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/client"
@@ -312,5 +318,202 @@ func TestDisposalByOfficials(t *testing.T) {
 		if n := entries(t, c, kind); n != want {
 			t.Errorf("%d entries of type %s, want %d", n, kind, want)
 		}
+	}
+}
+
+// Rotation, refresh and replacement over the wire: ciphertexts stay, pieces go, jobs of before end with a reason.
+func TestKeyLifeCycle(t *testing.T) {
+	c := clustertest.Start(t, hometest.Options{}, nil)
+	steward, auditor := c.Person(hometest.Steward), c.Person("zhao.min")
+	if _, err := ask(t, c, query); err != nil {
+		t.Fatal(err)
+	}
+
+	// Wrapping keys: each custodian's own people rotate them, and nobody else.
+	for _, name := range names(c) {
+		own, err := desk.OpenRemote(filepath.Join(c.Dir, name), "", time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was, err := os.ReadFile(filepath.Join(c.Dir, name, "keyring", "wrapping.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rotated, err := own.Rotate(t.Context(), hometest.Dataset)
+		if err != nil || len(rotated) != 1 || rotated[0] != name {
+			t.Errorf("%s rotates %q: %v", name, rotated, err)
+		}
+		if is, err := os.ReadFile(filepath.Join(c.Dir, name, "keyring", "wrapping.key")); err != nil || string(is) == string(was) {
+			t.Errorf("%s still wraps under the same key: %v", name, err)
+		}
+		if err := own.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := steward.Rotate(t.Context(), hometest.Dataset); !errors.Is(err, operators.ErrRole) {
+		t.Errorf("a steward rotates: %v", err)
+	}
+	other := names(c)[0]
+	info, err := steward.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := rpc.Dial(info.Custodians[other], source(t, c, "custodian", names(c)[1]).Client(pki.Name{Role: "custodian", Party: other}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	before, err := steward.Dataset(t.Context(), hometest.Dataset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := custodian.New(other, conn).Rotate(t.Context(), before.KeysetDigest); err == nil || !strings.Contains(err.Error(), "may not rotate") {
+		t.Errorf("a custodian rotates another's keys: %v", err)
+	}
+
+	// A job waits for custodians while the key is refreshed: it ends with a reason, uncharged, and the question is asked again.
+	for _, name := range names(c)[1:] {
+		c.Stop(name)
+	}
+	r := c.Person(hometest.Analyst)
+	req, sign := request(t, c, "SELECT health, COUNT(*) AS n FROM health GROUP BY health")
+	pending, err := r.Submit(t.Context(), req, sign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the job waiting for custodians", func() (bool, error) {
+		j, err := r.Job(t.Context(), pending.ID)
+		return strings.HasPrefix(j.Stage, "waiting"), err
+	})
+	if _, err := steward.Refresh(t.Context(), hometest.Dataset, hometest.Steward, 0); err == nil || !strings.Contains(err.Error(), "all custodians or to none") {
+		t.Errorf("refreshing while custodians are away: %v", err)
+	}
+	if d, err := steward.Dataset(t.Context(), hometest.Dataset); err != nil || d.Keyset.Epoch != 1 {
+		t.Errorf("a refresh that failed is in force: %+v, %v", d, err)
+	}
+	c.Stop(clustertest.Labd) // so that the job is not opened between their return and the refresh
+	for _, name := range names(c)[1:] {
+		c.Begin(name)
+	}
+	c.Begin(clustertest.Labd)
+	c.Ready()
+	ks, err := steward.Refresh(t.Context(), hometest.Dataset, hometest.Steward, 0)
+	if err != nil || ks.Epoch != 2 {
+		t.Fatalf("refreshed to %+v: %v", ks, err)
+	}
+	ended, err := r.Run(t.Context(), pending.ID, nil)
+	switch ended.State {
+	case sandbox.Released: // it was opened in the moment before
+	case sandbox.Refused:
+		if !errors.Is(err, refusal.ErrReplaced) && !strings.Contains(ended.Reason, "replaced by a refresh") {
+			t.Errorf("the job that waited is refused: %v, %s", err, ended.Reason)
+		}
+	default:
+		t.Errorf("the job that waited is %s: %v", ended.State, err)
+	}
+	req.ID = ""
+	if job, err := ask(t, c, req.Query); err != nil || job.State != sandbox.Released {
+		t.Errorf("asked again it is %s: %v", job.State, err)
+	}
+	if job, err := ask(t, c, query); err != nil || job.State != sandbox.Released {
+		t.Errorf("what was sealed before the refresh: %s, %v", job.State, err)
+	} else {
+		recheck(t, c, job, custodians*custodians)
+	}
+	for _, name := range names(c) {
+		if n := pieces(t, c, name); n != 2 {
+			t.Errorf("%s has %d pieces, want its two of the refresh", name, n)
+		}
+	}
+	found, err := auditor.Fsck(t.Context())
+	if err != nil || found.Keysets != 2 || !found.Whole || found.Releases < 2 {
+		t.Errorf("audit: %+v, %v", found, err)
+	}
+	replaced(t, c)
+}
+
+// recheck has all custodians recompute a release, as the auditor.
+func recheck(t *testing.T, c *clustertest.Cluster, job sandbox.Job, want int) {
+	t.Helper()
+	found, err := c.Person("zhao.min").Recheck(t.Context(), job.ID)
+	if err != nil || len(found) != want {
+		t.Errorf("%d comparisons, want %d: %v", len(found), want, err)
+	}
+	for _, f := range found {
+		if f.Err != nil {
+			t.Errorf("%s on the record of %s: %v", f.By, f.Of, f.Err)
+		}
+	}
+}
+
+// replaced puts a new custodian in the place of one: its own body makes its keys, an official signs the roster, the
+// daemons are told, the steward deals again.
+func replaced(t *testing.T, c *clustertest.Cluster) {
+	t.Helper()
+	old := names(c)[custodians-1]
+	const fresh = "custodian-archive"
+	dir := filepath.Join(c.Dir, fresh)
+	p, err := home.NewCustodian(t.Context(), dir, fresh, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Body = "区档案馆"
+	official := c.Person("wang.fang")
+	if err := official.ReplaceCustodian(t.Context(), old, p); !errors.Is(err, sandbox.ErrNotFound) {
+		t.Errorf("without the root key: %v", err)
+	}
+	client, err := os.OpenFile(filepath.Join(c.Folder("wang.fang"), "client.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprintf(client, "root_key: %q\n", filepath.Join(filepath.Dir(c.Dir), "lab", "people", "root.key"))
+	if err := errors.Join(err, client.Close()); err != nil {
+		t.Fatal(err)
+	}
+	official = c.Person("wang.fang")
+	if err := official.ReplaceCustodian(t.Context(), "nobody", p); !errors.Is(err, sandbox.ErrNotFound) {
+		t.Errorf("replacing nobody: %v", err)
+	}
+	if err := official.ReplaceCustodian(t.Context(), old, operators.Party{Name: fresh, Body: p.Body}); !errors.Is(err, operators.ErrInvalid) {
+		t.Errorf("a custodian without keys: %v", err)
+	}
+	if err := official.ReplaceCustodian(t.Context(), old, p); err != nil {
+		t.Fatal(err)
+	}
+	// The old one, as it was: its pieces are of no use once the key is dealt again.
+	leaver := t.TempDir()
+	c.Stop(old)
+	replaceDir(t, filepath.Join(c.Dir, old), leaver)
+	c.Add(t, fresh, old)
+	steward := c.Person(hometest.Steward)
+	ks, err := steward.Refresh(t.Context(), hometest.Dataset, hometest.Steward, 0)
+	if err != nil || ks.Epoch != 3 || !slices.Contains(ks.Custodians, fresh) || slices.Contains(ks.Custodians, old) {
+		t.Fatalf("refreshed to %+v: %v", ks, err)
+	}
+	if n := pieces(t, c, fresh); n != 2 {
+		t.Errorf("the new custodian has %d pieces", n)
+	}
+	// The new one and one of the others open; the old one, started again from its folder, is not let in anywhere.
+	stays := names(c)[1] // the first one is new
+	c.Stop(stays)
+	job, err := ask(t, c, "SELECT COUNT(*) AS n9 FROM health")
+	if err != nil || job.State != sandbox.Released {
+		t.Fatalf("opened with the new custodian: %s, %v", job.State, err)
+	}
+	c.Begin(stays)
+	recheck(t, c, job, 3*2)
+	signed, err := c.Person(hometest.Analyst).SignedRelease(t.Context(), job)
+	var rel enclave.Release
+	if err == nil {
+		err = signed.Open(enclave.KindRelease, &rel)
+	}
+	if err != nil || !slices.Contains(rel.Custodians, fresh) {
+		t.Errorf("released by %q: %v", rel.Custodians, err)
+	}
+	if _, err := open(t, c, source(t, c, "custodian", old).Client(pki.Name{Role: "lab"})).Info(t.Context()); code(err) != codes.PermissionDenied {
+		t.Errorf("the custodian that left is let in: %v", err)
+	}
+	if _, err := c.Person("zhao.min").Fsck(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

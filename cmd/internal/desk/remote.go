@@ -48,6 +48,7 @@ type Config struct {
 type Remote struct {
 	*client.Client
 
+	dir   string
 	cfg   Config
 	root  ed25519.PublicKey
 	tls   *pki.Source
@@ -78,7 +79,7 @@ func OpenRemote(dir, server string, clock func() time.Time) (*Remote, error) {
 	if _, _, err := net.SplitHostPort(cfg.Server); err != nil {
 		return nil, fmt.Errorf("%s: server %q is not host:port", path, cfg.Server)
 	}
-	r := &Remote{cfg: cfg, root: root, clock: clock}
+	r := &Remote{dir: dir, cfg: cfg, root: root, clock: clock}
 	if r.tls, err = pki.Open(cfg.Lab, cfg.TLS, clock); err != nil {
 		return nil, err
 	}
