@@ -19,7 +19,7 @@ help: ## list the targets
 .PHONY: build
 build: ## bin/lab, bin/seal, the daemons, bin/worker, and bin/hostile for `lab node check`
 	@mkdir -p bin
-	@$(SHIPPED) -o bin/ ./cmd/lab ./cmd/seal ./cmd/labd ./cmd/custodian ./cmd/witness
+	@$(SHIPPED) -o bin/ ./cmd/lab ./cmd/seal ./cmd/labd ./cmd/custodian ./cmd/witness ./cmd/nodehost
 	@# Approvals name the worker by the digest of its bytes: the same source gives the same file, wherever it is built.
 	@$(SHIPPED) -ldflags '-s -w -buildid=' -o bin/ ./cmd/worker ./cmd/node
 	@# It attacks a node on behalf of `lab node check` and is in no image that is approved.

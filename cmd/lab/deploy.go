@@ -31,7 +31,7 @@ root key.`,
 			if a.client != "" {
 				return cli.Usage("deploy works on a lab's folder: leave --client out")
 			}
-			o.Worker, o.Isolation, o.Now = a.worker, a.backend, a.clock()
+			o.Worker, o.Isolation, o.Now, o.Database = a.worker, a.backend, a.clock(), a.options().Database
 			if o.Worker == "" {
 				self, err := os.Executable()
 				if err != nil {
@@ -61,7 +61,7 @@ root key.`,
 	f.IntVar(&o.Port, "port", 7443, "labd's port; the witness and the custodians follow")
 	f.IntVar(&o.Metrics, "metrics-port", 0, "first port for Prometheus, on loopback; 0 = none")
 	f.DurationVar(&o.Valid, "valid", pki.DefaultValid, "how long certificates live")
-	f.StringVar(&o.Postgres, "postgres", "", "file with a PostgreSQL connection string; default: SQLite")
+	f.StringVar(&o.Postgres, "postgres", "", "file with a PostgreSQL connection string, or vault:KV/PATH#FIELD in labd's Vault; its records move there; default: SQLite")
 	cmd.MarkFlagRequired("to")
 	return cmd
 }

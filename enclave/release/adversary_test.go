@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -252,6 +253,48 @@ func TestBudgets(t *testing.T) {
 	})
 }
 
+// One corrupt custodian charges a question before anybody asks it: nothing, or to another dataset, or to another scenario.
+// What the others then charge counts all the same.
+func TestCorruptCustodianCannotPayForAQuestion(t *testing.T) {
+	const query, price, budget = "SELECT COUNT(*) FROM water", 2_000_000, 3
+	charges := map[string]func(c *release.Charge){
+		"nothing":          func(*release.Charge) {},
+		"another dataset":  func(c *release.Charge) { c.Keyset, c.DatasetMicro, c.ScenarioMicro = canon.Digest{1}, price, price },
+		"another epoch":    func(c *release.Charge) { c.Epoch, c.DatasetMicro, c.ScenarioMicro = 2, price, price },
+		"another scenario": func(c *release.Charge) { c.Scenario, c.DatasetMicro, c.ScenarioMicro = canon.Digest{1}, 0, price },
+		"less than it owes": func(c *release.Charge) {
+			c.DatasetMicro, c.ScenarioMicro = -price, -price
+		},
+	}
+	for what, alter := range charges {
+		for _, same := range []bool{true, false} { // for the plan itself, or for another plan that asks the same
+			t.Run(fmt.Sprintf("%s, same plan %v", what, same), func(t *testing.T) {
+				w := newWorld(t)
+				w.register("water", "steward", agency, budget)
+				w.approve(20_000_000, map[string]string{"water": "steward"})
+				b := w.job(query, price)
+				p, m := planOf(w, b), w.manifest("water")
+				_, terms, err := p.Expand(m)
+				w.check(err)
+				charge := release.Charge{Keyset: m.Keyset, Epoch: 1, Scenario: w.scenario, Opens: []release.Opening{{Key: p.NoiseKey(m, terms[0]), Ciphertext: w.evaluate(m, p)[0].Digest}}}
+				alter(&charge)
+				plan := canon.Digest{9}
+				if same {
+					plan = b.Plan.Digest()
+				}
+				w.check(w.custodians["cust-c"].ForceCharge(plan, charge, w.at()))
+				_, _, err = w.open(b, "cust-a", "cust-c")
+				w.check(err)
+				if spent := w.custodians["cust-a"].Spent(m.Keyset, 1); spent != price {
+					t.Errorf("cust-a's ledger shows %d spent, want %d", spent, price)
+				}
+				_, _, err = w.open(w.job("SELECT town, COUNT(*) FROM water GROUP BY town", price), "cust-a", "cust-b")
+				w.wantRefusal(err, release.ErrBudget)
+			})
+		}
+	}
+}
+
 func TestCustodianRefusesASecondCiphertextForANoiseKey(t *testing.T) {
 	w := ready(t)
 	b := w.job("SELECT COUNT(*) FROM water", 2_000_000)
@@ -262,6 +305,17 @@ func TestCustodianRefusesASecondCiphertextForANoiseKey(t *testing.T) {
 		Opens: []release.Opening{{Key: p.NoiseKey(m, terms[0]), Ciphertext: canon.Digest{8}}}}, w.at()))
 	// cust-a learns of the other ciphertext from cust-b's ledger.
 	w.wantRefusal(w.commit(b), release.ErrSecondCiphertext)
+}
+
+// A plan that was executed comes again with a receipt that says something else, for the release to name.
+func TestCustodianRefusesASecondReceiptThatLies(t *testing.T) {
+	w := ready(t)
+	b := w.job("SELECT COUNT(*) FROM water", 2_000_000)
+	w.check(w.commit(b))
+	again := *b
+	w.receipt(&again, planOf(w, b), func(r *enclave.Receipt) { r.Output = canon.Digest{1} })
+	w.wantRefusal(w.commit(&again), release.ErrOutput)
+	w.check(w.commit(b))
 }
 
 // backup saves a custodian's folder as it is now. The function that it returns puts it back and opens it again.

@@ -81,19 +81,11 @@ type Custodian struct {
 	follow   *follower
 	peers    map[string]Member
 	sessions map[enclave.Digest]*session
+	turn     int64                              // counts uses of sessions
 	dealt    map[enclave.Digest]*enclave.Keyset // keysets that were dealt to this custodian
 	purged   map[enclave.Digest]bool            // lineages that were disposed of and of which nothing is left here
 	settled  int                                // own log entries that were compared with the ledger
 	greeted  bool
-}
-
-// session keeps what was computed for a plan between the calls of one release.
-type session struct {
-	dossier *Dossier
-	cts     []evaluator.Ciphertext
-	keys    []enclave.Digest // noise key per term
-	// own shares by stage. They are what the custodian hands out; keeping them saves unwrapping its pieces at every check.
-	own map[int]*ShareSet
 }
 
 // New opens a custodian's state.
@@ -170,7 +162,7 @@ func (c *Custodian) Name() string { return c.cfg.Signer.Name() }
 
 // Records implements Member. It is all a peer needs to merge ledgers or to restore a lost one.
 func (c *Custodian) Records(_ context.Context, heights map[string]int64) ([]canon.Signed, error) {
-	return c.ledger.since(heights), nil
+	return c.ledger.since(heights)
 }
 
 // settle makes sure that the ledger is not an old copy before anything is written to it. Peers hold this custodian's
@@ -184,7 +176,7 @@ func (c *Custodian) settle(ctx context.Context) error {
 		return err
 	}
 	lacks := func() bool {
-		return slices.ContainsFunc(c.follow.own[c.settled:], func(d enclave.Digest) bool { return !c.ledger.has(c.Name(), d) })
+		return slices.ContainsFunc(c.follow.own[c.settled:], func(d enclave.Digest) bool { return !c.ledger.has(d) })
 	}
 	if c.greeted && !lacks() {
 		c.settled = len(c.follow.own)
@@ -238,15 +230,7 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 	if me < 0 {
 		return nil, refuse(ErrForeignKeyset, "keyset %s was not dealt to this custodian", d.KeysetSum.Short())
 	}
-	s := c.sessions[d.PlanDigest]
-	if s == nil {
-		if s, err = c.execute(ctx, d); err != nil {
-			return nil, err
-		}
-		c.sessions[d.PlanDigest] = s
-	}
-	s.dossier = d
-	return s, nil
+	return c.session(ctx, d)
 }
 
 // execute computes the plan from the custodian's own mirror and compares the digest.
@@ -276,7 +260,7 @@ func (c *Custodian) execute(ctx context.Context, d *Dossier) (*session, error) {
 		}
 		return nil, r
 	}
-	s := &session{cts: cts, own: map[int]*ShareSet{}}
+	s := &session{cts: cts, output: d.Receipt.Output, own: map[int]*ShareSet{}}
 	for _, t := range d.Terms {
 		s.keys = append(s.keys, d.Plan.NoiseKey(&d.Manifest, t))
 	}
@@ -348,6 +332,11 @@ func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, a
 	if r := c.checkActive(d, active); r != nil {
 		return r
 	}
+	if d.Program != nil {
+		if err := c.cfg.Node.Check(ctx, &d.Receipt); err != nil {
+			return err
+		}
+	}
 	if err := c.merge(ctx, active); err != nil {
 		return err
 	}
@@ -392,18 +381,18 @@ func (c *Custodian) price(s *session, charge *Charge) (newOpenings int64, _ *Ref
 	scenarioPays := make([]bool, len(d.Plan.Measures))
 	counted := map[enclave.Digest]bool{}
 	for i, t := range d.Terms {
-		have, ok := c.ledger.lookup(s.keys[i])
-		if ok && have.ciphertext != s.cts[i].Digest {
+		have := c.ledger.paid(s.keys[i], d.KeysetSum, d.Keyset.Quorum, d.Plan.Scenario)
+		if !have.ciphertext.IsZero() && have.ciphertext != s.cts[i].Digest {
 			return 0, refuse(ErrSecondCiphertext, "term %d: ciphertext %s, committed was %s", i, s.cts[i].Digest.Short(), have.ciphertext.Short())
 		}
-		if !ok {
+		if !have.byDataset {
 			datasetPays[t.Measure] = true
-			if !counted[s.keys[i]] {
-				counted[s.keys[i]] = true
-				newOpenings++
-			}
 		}
-		if !ok || !have.scenarios[d.Plan.Scenario] {
+		if !have.counted && !counted[s.keys[i]] {
+			counted[s.keys[i]] = true
+			newOpenings++
+		}
+		if !have.byScenario {
 			scenarioPays[t.Measure] = true
 		}
 		charge.Opens = append(charge.Opens, Opening{Key: s.keys[i], Ciphertext: s.cts[i].Digest})
@@ -419,8 +408,10 @@ func (c *Custodian) price(s *session, charge *Charge) (newOpenings int64, _ *Ref
 	return newOpenings, nil
 }
 
-// afford checks the budgets of scenario, of every dataset and of the scenario on it, and the cap on openings.
+// afford checks the budgets of scenario, of every dataset and of the scenario on it, and the cap on openings. What another
+// custodian has charged for the plan is among what is spent, and is not asked for again.
 func (c *Custodian) afford(d *Dossier, dataset, scenario, openings int64) *Refusal {
+	before, _ := c.ledger.charged(d.PlanDigest)
 	datasets := append([]Other{{Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Manifest: &d.Manifest}}, d.Others...)
 	for _, o := range datasets {
 		name := o.Manifest.Dataset
@@ -432,12 +423,13 @@ func (c *Custodian) afford(d *Dossier, dataset, scenario, openings int64) *Refus
 		for _, b := range []struct {
 			what               string
 			spent, cost, limit int64
+			on                 account
 		}{
-			{"dataset " + name, spent, dataset, o.Keyset.BudgetMicro},
-			{"the scenario on dataset " + name, ofScenario, scenario, limit.EpsilonMicro},
-			{"the scenario", all, scenario, d.Grant.EpsilonMicro},
+			{"dataset " + name, spent, dataset, o.Keyset.BudgetMicro, account{keyset: o.KeysetDigest, epoch: o.Keyset.Epoch}},
+			{"the scenario on dataset " + name, ofScenario, scenario, limit.EpsilonMicro, account{keyset: o.KeysetDigest, epoch: o.Keyset.Epoch, scenario: d.Plan.Scenario}},
+			{"the scenario", all, scenario, d.Grant.EpsilonMicro, account{scenario: d.Plan.Scenario}},
 		} {
-			if b.cost > b.limit-b.spent {
+			if max(0, b.cost-before.on[b.on]) > b.limit-b.spent {
 				return refuse(ErrBudget, "%s has ε %s of %s left, this job costs %s", b.what, micro(b.limit-b.spent), micro(b.limit), micro(b.cost))
 			}
 		}

@@ -7,11 +7,13 @@ import (
 
 // Charges counts this custodian's own charge records.
 func (c *Custodian) Charges() (n int) {
-	c.ledger.mu.Lock()
-	defer c.ledger.mu.Unlock()
-	for _, s := range c.ledger.chains[c.Name()] {
+	records, err := c.ledger.since(nil)
+	if err != nil {
+		panic(err)
+	}
+	for _, s := range records {
 		var r Record
-		if s.Open(KindLedger, &r) == nil && r.Type == recordCharge {
+		if s.Open(KindLedger, &r) == nil && r.By == c.Name() && r.Type == recordCharge {
 			n++
 		}
 	}

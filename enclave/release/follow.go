@@ -41,7 +41,7 @@ type follower struct {
 	size   int64
 	root   enclave.Digest // of size entries
 
-	logged map[entryKey]bool
+	logged map[entryKey]bool // those of keysets, disposals and statements: of a job's entries only hashes are kept in memory
 	// statements that were logged; a dossier must show every one of them.
 	statements []enclave.Digest
 	// own ledger records that this custodian announced: its ledger must have them, or it was put back from a backup.
@@ -155,13 +155,19 @@ func parse(leaves [][]byte, base int64) ([]enclave.Entry, error) {
 func (f *follower) take(entries []enclave.Entry, grown hashes, root enclave.Digest) {
 	for _, e := range entries {
 		key := entryKey{e.Subject, e.Type}
-		if e.Type == enclave.EntryStatement && !f.logged[key] {
-			f.statements = append(f.statements, e.Subject)
+		switch e.Type {
+		case enclave.EntryStatement:
+			if !f.logged[key] {
+				f.statements = append(f.statements, e.Subject)
+			}
+			f.logged[key] = true
+		case enclave.EntryKeyset, enclave.EntryDisposal:
+			f.logged[key] = true
+		case enclave.EntryCharge:
+			if e.By == f.me {
+				f.own = append(f.own, e.Subject)
+			}
 		}
-		if e.By == f.me && e.Type == enclave.EntryCharge {
-			f.own = append(f.own, e.Subject)
-		}
-		f.logged[key] = true
 	}
 	f.hashes, f.size, f.root = grown, f.size+int64(len(entries)), root
 }

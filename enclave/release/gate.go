@@ -12,6 +12,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mpc"
 	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/failpoint"
@@ -70,7 +71,7 @@ func (c *Custodian) endorse(ctx context.Context, b *enclave.Bundle, r enclave.Re
 	if err := c.keepEvidence(Evidence{Release: canon.DigestOf(r), First: first, Second: second}); err != nil {
 		return canon.Signature{}, err
 	}
-	if _, done := c.ledger.released(s.dossier.PlanDigest); !done {
+	if !c.ledger.released(s.dossier.PlanDigest) {
 		if _, err := c.ledger.append(Record{Type: recordRelease, Plan: s.dossier.PlanDigest, Job: r.Job, Release: canon.DigestOf(r), At: canon.At(c.cfg.Clock())}); err != nil {
 			return canon.Signature{}, err
 		}
@@ -258,6 +259,10 @@ func (c *Custodian) meet(ctx context.Context, m Member) error {
 }
 
 func (c *Custodian) quorum(b *enclave.Bundle) int {
+	var p enclave.Plan
+	if b.Plan.Open(enclave.KindPlan, &p) == nil && p.Joint != nil {
+		return mpc.Nodes // without one of them the others cannot go on: whoever is away is waited for
+	}
 	var m enclave.Manifest
 	if b.Manifest.Open(enclave.KindManifest, &m) == nil {
 		for _, s := range b.Keysets {

@@ -28,6 +28,9 @@ import (
 
 // Node runs a custodian's compute node.
 type Node interface {
+	// Check holds what a job's receipt says of the nodes, their program and isolation, against this body's own. Its error
+	// is a *Refusal where they differ.
+	Check(ctx context.Context, r *enclave.Receipt) error
 	// Run evaluates a program in step with the nodes of the other custodians of the job, which run it at the same time.
 	Run(ctx context.Context, job NodeJob) (*mpc.Output, *Transcript, error)
 }
@@ -242,8 +245,8 @@ func JointNoiseKeys(p *enclave.Plan, prog *mpc.Program, commitments mpc.Commitme
 	return out, nil
 }
 
-// shareJoint runs this custodian's node and signs what it computed.
-func (c *Custodian) shareJoint(ctx context.Context, b *enclave.Bundle, s *session, stage int) (canon.Signed, error) {
+// shareJoint runs this custodian's node and signs what it computed. It is called under c.mu.
+func (c *Custodian) shareJoint(ctx context.Context, b *enclave.Bundle, s *session, stage int, active []string) (canon.Signed, error) {
 	d := s.dossier
 	if stage != 1 {
 		return canon.Signed{}, fmt.Errorf("a joint plan has no stage %d", stage)
@@ -252,13 +255,25 @@ func (c *Custodian) shareJoint(ctx context.Context, b *enclave.Bundle, s *sessio
 	if err != nil {
 		return canon.Signed{}, err
 	}
+	if err := c.cfg.Node.Check(ctx, &d.Receipt); err != nil {
+		return canon.Signed{}, err
+	}
+	// Other jobs need not wait for the nodes, which may take minutes. What was decided before is decided again after.
+	c.mu.Unlock()
 	out, tr, err := c.cfg.Node.Run(ctx, job)
 	clear(job.NoiseKey)
 	for i := range job.Sources {
 		clear(job.Sources[i].Keys[:])
 	}
+	c.mu.Lock()
 	if err != nil {
 		return canon.Signed{}, fmt.Errorf("compute node of custodian %q: %w", c.Name(), err)
+	}
+	if s, err = c.examine(ctx, b); err == nil {
+		err = c.committed(ctx, s, active)
+	}
+	if err != nil {
+		return canon.Signed{}, err
 	}
 	body, err := json.Marshal(out)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -21,6 +22,7 @@ import (
 	mpclink "yingzhou.dev/lab/enclave/mpc/link"
 	"yingzhou.dev/lab/enclave/mpc/mpctest"
 	"yingzhou.dev/lab/enclave/mpc/shares"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/schema"
@@ -41,12 +43,28 @@ type inProcess struct {
 // joint is a world with two datasets in share form.
 type joint struct {
 	*world
-	runs  atomic.Int64
-	alter func(name string, out *mpc.Output, tr *release.Transcript)
+	runs atomic.Int64
+	// differs is the custodian whose node is not what receipts say, if any.
+	differs string
+	// during is called when a node runs, with its custodian's name; the node ends with its error.
+	during func(name string) error
+	alter  func(name string, out *mpc.Output, tr *release.Transcript)
+}
+
+func (n *inProcess) Check(_ context.Context, r *enclave.Receipt) error {
+	if r.Isolation != isolation || n.j.differs == n.name {
+		return refusal.New(refusal.ErrReceipt, "this node is another")
+	}
+	return nil
 }
 
 func (n *inProcess) Run(ctx context.Context, job release.NodeJob) (*mpc.Output, *release.Transcript, error) {
 	n.j.runs.Add(1)
+	if n.j.during != nil {
+		if err := n.j.during(n.name); err != nil {
+			return nil, nil, &refusal.UnavailableError{What: "node of " + n.name, Cause: err}
+		}
+	}
 	dealt := mpc.Dealt{Columns: map[string][2]mpc.Component{}, Commitments: mpc.Commitments{}}
 	for i, s := range job.Sources {
 		var cols []string
@@ -104,6 +122,8 @@ func (n *inProcess) Run(ctx context.Context, job release.NodeJob) (*mpc.Output, 
 	}
 	return out, tr, nil
 }
+
+const isolation = "three goroutines"
 
 const sharedSchema = `{"fields":[
  {"name":"id","type":"string","constraints":{"required":true},"yingzhou":{"uses":["key"],"identifier":"text"}},
@@ -217,7 +237,7 @@ func (j *joint) job(query string, epsilon int64) *enclave.Bundle {
 	}
 	j.jobs++
 	j.tick()
-	b.Receipt = j.sign("node", enclave.KindReceipt, enclave.Receipt{Job: fmt.Sprintf("job-%d", j.jobs), Plan: b.Plan.Digest(), Inputs: inputs, Worker: program, Isolation: "test",
+	b.Receipt = j.sign("node", enclave.KindReceipt, enclave.Receipt{Job: fmt.Sprintf("job-%d", j.jobs), Plan: b.Plan.Digest(), Inputs: inputs, Worker: program, Isolation: isolation,
 		Terms: int64(len(terms)), Output: canon.Sum(p.Joint.Program), Started: j.at(), Ended: j.at(), By: "node"})
 	j.announce(enclave.EntryPlan, b.Plan.Digest())
 	j.announce(enclave.EntryReceipt, b.Receipt.Digest())
@@ -335,6 +355,15 @@ func TestJointRefusals(t *testing.T) {
 			j.announce(enclave.EntryReceipt, b.Receipt.Digest())
 			j.prove(b)
 		}, release.ErrReceipt},
+		"other node": {func(j *joint, _ *enclave.Bundle) { j.differs = "cust-b" }, release.ErrReceipt},
+		"other isolation": {func(j *joint, b *enclave.Bundle) {
+			var r enclave.Receipt
+			j.check(b.Receipt.Open(enclave.KindReceipt, &r))
+			r.Isolation = "vacuum"
+			b.Receipt = j.sign("node", enclave.KindReceipt, r)
+			j.announce(enclave.EntryReceipt, b.Receipt.Digest())
+			j.prove(b)
+		}, release.ErrReceipt},
 		"damaged blob": {func(j *joint, b *enclave.Bundle) {
 			var r enclave.Receipt
 			j.check(b.Receipt.Open(enclave.KindReceipt, &r))
@@ -360,6 +389,83 @@ func TestJointRefusals(t *testing.T) {
 	j := newJoint(t, 100)
 	if _, _, err := j.open(j.job(jointQuery, 8_000_000), custodianNames[:2]...); err == nil || j.runs.Load() != 0 {
 		t.Errorf("two of three custodians open a joint plan: %v", err)
+	}
+}
+
+// gone is a custodian that nobody reaches.
+type gone struct{ release.Member }
+
+func (gone) Seen(context.Context) (string, error) {
+	return "", &refusal.UnavailableError{What: "cust-c"}
+}
+
+// A node that is lost in the middle, or a custodian that is away, costs time: nothing is released, nothing is charged twice,
+// and the noise of the next attempt is that of the first.
+func TestJointNodeLost(t *testing.T) {
+	j := newJoint(t, 100)
+	b := j.job(jointQuery, 8_000_000)
+	var lost atomic.Bool
+	j.during = func(name string) error {
+		if name == "cust-b" && lost.CompareAndSwap(false, true) {
+			return errors.New("killed")
+		}
+		return nil
+	}
+	_, _, err := j.open(b, custodianNames...)
+	if err == nil || refusal.Final(err) {
+		t.Fatalf("a node was killed: %v", err)
+	}
+	ran := j.runs.Load()
+	_, err = j.custodians["cust-a"].Lead(t.Context(), b, append(j.members(custodianNames[:2]...), gone{j.custodians["cust-c"]}), nil)
+	var quorum *release.QuorumError
+	if !errors.As(err, &quorum) || refusal.Final(err) || quorum.Need != 3 || j.runs.Load() != ran {
+		t.Errorf("a custodian is away: %v, %d nodes ran", err, j.runs.Load()-ran)
+	}
+	out, tab, err := j.open(b, custodianNames...)
+	j.check(err)
+	var rel enclave.Release
+	j.check(out.Release.Open(enclave.KindRelease, &rel))
+	fresh := newJoint(t, 100) // with other keys
+	first, other, err := fresh.open(fresh.job(jointQuery, 8_000_000), custodianNames...)
+	fresh.check(err)
+	var unhurt enclave.Release
+	fresh.check(first.Release.Open(enclave.KindRelease, &unhurt))
+	if rel.ChargedMicro != unhurt.ChargedMicro {
+		t.Errorf("after a retry ε %d is charged, and without ε %d", rel.ChargedMicro, unhurt.ChargedMicro)
+	}
+	_, again, err := j.open(j.job(jointQuery, 8_000_000), custodianNames...)
+	j.check(err)
+	if fmt.Sprint(texts(again)) != fmt.Sprint(texts(tab)) || fmt.Sprint(texts(other)) == fmt.Sprint(texts(tab)) {
+		t.Errorf("the same question got\n%v after a failure, then\n%v, and under other keys\n%v", texts(tab), texts(again), texts(other))
+	}
+}
+
+// While a node runs its custodian decides about other jobs, and what has changed when it ends counts.
+func TestJointWhileNodesRun(t *testing.T) {
+	j := newJoint(t, 100)
+	b, second := j.job(jointQuery, 4_000_000), j.job(strings.Replace(jointQuery, "x > 5", "x > 6", 1), 4_000_000)
+	var once sync.Once
+	var late error
+	j.during = func(name string) error {
+		once.Do(func() {
+			late = j.custodians[name].Commit(t.Context(), second, custodianNames)
+			j.decide("official-1", j.scenario, operators.Revoke)
+		})
+		return nil
+	}
+	_, _, err := j.open(b, custodianNames...)
+	if late != nil {
+		t.Errorf("another job meanwhile: %v", late)
+	}
+	var withheld *refusal.WithheldError
+	if !errors.As(err, &withheld) {
+		t.Errorf("the scenario was revoked while nodes ran: %v", err)
+	}
+	for _, name := range custodianNames {
+		found, err := filepath.Glob(filepath.Join(j.dir, name, "state", "shares", "*"))
+		if err != nil || len(found) > 0 {
+			t.Errorf("custodian %q signed its node's output all the same: %v, %v", name, found, err)
+		}
 	}
 }
 

@@ -1,14 +1,15 @@
 package release
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"yingzhou.dev/lab/enclave"
@@ -60,11 +61,6 @@ type AlsoCharged struct {
 	Epoch  int64          `json:"epoch"`
 }
 
-// on reports whether the charge is on a keyset in an epoch.
-func (c *Charge) on(keyset enclave.Digest, epoch int64) bool {
-	return c.Keyset == keyset && c.Epoch == epoch || slices.Contains(c.Also, AlsoCharged{keyset, epoch})
-}
-
 // Opening ties a noise key to the one ciphertext that may ever be opened under it.
 type Opening struct {
 	Key        enclave.Digest `json:"key"`
@@ -72,61 +68,61 @@ type Opening struct {
 }
 
 // ledger is a custodian's durable copy of its own records and of its peers'. Each line of the file is one signed record.
+// Kept in memory are only an index of the file and what the records add up to: a lab that runs for years has millions.
 type ledger struct {
 	path   string
 	signer keys.Signer
 	verify func(custodian string) (ed25519.PublicKey, error)
 
-	mu      sync.Mutex
-	f       *os.File
-	broken  error                     // a write failed: what is in memory may not be on disk
-	chains  map[string][]canon.Signed // by custodian, in order
-	heads   map[string]enclave.Digest
-	charges map[enclave.Digest]*planCharge
-	opens   map[enclave.Digest]opened // by noise key
-	ends    map[enclave.Digest]enclave.Digest
+	mu     sync.Mutex
+	f      *os.File
+	size   int64 // of the file
+	broken error // a write failed: what is in memory may not be on disk
+	chains map[string]*chain
+	known  map[enclave.Digest]bool // every record
+	totals totals
 }
 
-// planCharge merges what custodians charged for one plan; where they differ the larger amount counts.
-type planCharge struct {
-	Charge
-	by   map[string]bool
-	job  string // the first job that asked; a later one repeats the question and pays nothing
-	last enclave.Time
+// chain is the index of one custodian's records, in order.
+type chain struct {
+	digests []enclave.Digest
+	at      []int64 // where each record's line begins
 }
 
-type opened struct {
-	ciphertext enclave.Digest
-	keyset     enclave.Digest
-	scenarios  map[enclave.Digest]bool
+func (c *chain) head() (d enclave.Digest) {
+	if n := len(c.digests); n > 0 {
+		d = c.digests[n-1]
+	}
+	return d
 }
 
 func openLedger(dir string, signer keys.Signer, verify func(string) (ed25519.PublicKey, error)) (*ledger, error) {
-	l := &ledger{path: filepath.Join(dir, "ledger.jsonl"), signer: signer, verify: verify,
-		chains: map[string][]canon.Signed{}, heads: map[string]enclave.Digest{}, charges: map[enclave.Digest]*planCharge{},
-		opens: map[enclave.Digest]opened{}, ends: map[enclave.Digest]enclave.Digest{}}
+	l := &ledger{path: filepath.Join(dir, "ledger.jsonl"), signer: signer, verify: verify, chains: map[string]*chain{}, known: map[enclave.Digest]bool{}, totals: newTotals()}
 	data, err := os.ReadFile(l.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("opening ledger: %w", err)
 	}
 	// A line without its end was being written when the power went: nothing was acted on, since acts follow the sync.
 	whole := bytes.LastIndexByte(data, '\n') + 1
-	for i, line := range bytes.Split(bytes.TrimSuffix(data[:whole], []byte("\n")), []byte("\n")) {
-		if len(line) == 0 {
+	n := 0
+	for line := range bytes.Lines(data[:whole]) {
+		at := l.size
+		n, l.size = n+1, l.size+int64(len(line))
+		if len(line) == 1 {
 			continue
 		}
 		var s canon.Signed
-		if err := canon.Unmarshal(line, &s); err != nil {
-			return nil, fmt.Errorf("opening ledger %s: line %d: %w: %w (move the file aside; the peers' copies restore it)", l.path, i+1, ErrLedger, err)
+		if err := canon.Unmarshal(line[:len(line)-1], &s); err != nil {
+			return nil, fmt.Errorf("opening ledger %s: line %d: %w: %w (move the file aside; the peers' copies restore it)", l.path, n, ErrLedger, err)
 		}
-		if _, err := l.admit(s); err != nil {
-			return nil, fmt.Errorf("opening ledger %s: line %d: %w", l.path, i+1, err)
+		if _, err := l.admit(s, at); err != nil {
+			return nil, fmt.Errorf("opening ledger %s: line %d: %w", l.path, n, err)
 		}
 	}
-	if l.f, err = os.OpenFile(l.path, os.O_CREATE|os.O_WRONLY, 0o600); err != nil {
+	if l.f, err = os.OpenFile(l.path, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("opening ledger: %w", err)
 	}
-	if err := errors.Join(l.f.Truncate(int64(whole)), seekEnd(l.f), durable.SyncDir(dir)); err != nil {
+	if err := errors.Join(l.f.Truncate(l.size), seekEnd(l.f), durable.SyncDir(dir)); err != nil {
 		l.f.Close()
 		return nil, fmt.Errorf("opening ledger: %w", err)
 	}
@@ -140,60 +136,39 @@ func seekEnd(f *os.File) error {
 
 func (l *ledger) close() error { return l.f.Close() }
 
-// admit checks a record against its chain and adds it to the state in memory. It reports false for a known record.
-func (l *ledger) admit(s canon.Signed) (bool, error) {
+// admit checks a record against its chain and adds it to the state in memory; its line begins at the given place of the
+// file. It reports false for a known record.
+func (l *ledger) admit(s canon.Signed, at int64) (bool, error) {
 	var r Record
 	if err := s.Open(KindLedger, &r); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrLedger, err)
 	}
-	chain := l.chains[r.By]
-	if n := int64(len(chain)); r.Seq <= n && r.Seq > 0 {
-		if chain[r.Seq-1].Digest() != s.Digest() {
+	c := l.chains[r.By]
+	if c == nil {
+		c = &chain{}
+	}
+	digest := s.Digest()
+	if n := int64(len(c.digests)); r.Seq <= n && r.Seq > 0 {
+		if c.digests[r.Seq-1] != digest {
 			return false, fmt.Errorf("%w: custodian %q signed two records number %d", ErrLedger, r.By, r.Seq)
 		}
 		return false, nil
-	} else if r.Seq != n+1 || r.Prev != l.heads[r.By] {
+	} else if r.Seq != n+1 || r.Prev != c.head() {
 		return false, fmt.Errorf("%w: record %d of custodian %q does not follow record %d", ErrLedger, r.Seq, r.By, n)
 	}
 	key, err := l.verify(r.By)
 	if err == nil {
 		err = s.Verify(r.By, key)
 	}
+	if err == nil {
+		err = l.totals.add(&r)
+	}
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrLedger, err)
 	}
-	l.chains[r.By] = append(chain, s)
-	l.heads[r.By] = s.Digest()
-	l.apply(&r)
+	c.digests, c.at = append(c.digests, digest), append(c.at, at)
+	l.chains[r.By], l.known[digest] = c, true
 	return true, nil
-}
-
-func (l *ledger) apply(r *Record) {
-	switch {
-	case r.Type == recordRelease:
-		l.ends[r.Plan] = r.Release
-	case r.Type == recordCharge && r.Charge != nil:
-		c := l.charges[r.Plan]
-		if c == nil {
-			c = &planCharge{Charge: *r.Charge, by: map[string]bool{}, job: r.Job, last: r.At}
-			l.charges[r.Plan] = c
-		}
-		c.DatasetMicro = max(c.DatasetMicro, r.Charge.DatasetMicro)
-		c.ScenarioMicro = max(c.ScenarioMicro, r.Charge.ScenarioMicro)
-		c.by[r.By] = true
-		c.job = min(c.job, r.Job) // the same on every custodian, whatever order records came in; IDs sort by age
-		if r.At.After(c.last.Time) {
-			c.last = r.At
-		}
-		for _, o := range r.Charge.Opens {
-			have, ok := l.opens[o.Key]
-			if !ok {
-				have = opened{ciphertext: o.Ciphertext, keyset: r.Charge.Keyset, scenarios: map[enclave.Digest]bool{}}
-				l.opens[o.Key] = have
-			}
-			have.scenarios[r.Charge.Scenario] = true
-		}
-	}
 }
 
 // append writes a record of this custodian, durably, and returns it signed. prepared records are numbered here.
@@ -212,8 +187,10 @@ func (l *ledger) prepare(r Record) (canon.Signed, error) {
 	if l.broken != nil {
 		return canon.Signed{}, l.broken
 	}
-	r.By = l.signer.Name()
-	r.Seq, r.Prev = int64(len(l.chains[r.By]))+1, l.heads[r.By]
+	r.By, r.Seq = l.signer.Name(), 1
+	if c := l.chains[r.By]; c != nil {
+		r.Seq, r.Prev = int64(len(c.digests))+1, c.head()
+	}
 	return keys.SealWith(l.signer, KindLedger, r)
 }
 
@@ -225,7 +202,7 @@ func (l *ledger) commit(records ...canon.Signed) error {
 	}
 	var lines bytes.Buffer
 	for _, s := range records {
-		fresh, err := l.admit(s)
+		fresh, err := l.admit(s, l.size+int64(lines.Len()))
 		if err != nil {
 			// Records before the bad one are in memory already and must reach the disk as well.
 			return errors.Join(err, l.write(lines.Bytes()))
@@ -244,7 +221,8 @@ func (l *ledger) write(lines []byte) error {
 	if len(lines) == 0 {
 		return nil
 	}
-	_, err := l.f.Write(lines)
+	n, err := l.f.Write(lines)
+	l.size += int64(n)
 	if err == nil {
 		failpoint.Hit(failpoint.LedgerWritten)
 		err = l.f.Sync()
@@ -267,85 +245,82 @@ func (l *ledger) heights() map[string]int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := map[string]int64{}
-	for by, chain := range l.chains {
-		out[by] = int64(len(chain))
+	for by, c := range l.chains {
+		out[by] = int64(len(c.digests))
 	}
 	return out
 }
 
-// since lists everything that a peer with the given heights lacks, each custodian's records in order.
-func (l *ledger) since(heights map[string]int64) []canon.Signed {
+// since lists everything that a peer with the given heights lacks, each custodian's records in order, from the file.
+func (l *ledger) since(heights map[string]int64) ([]canon.Signed, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.broken != nil {
+		return nil, l.broken
+	}
 	var out []canon.Signed
-	for by, chain := range l.chains {
-		if from := heights[by]; from >= 0 && from < int64(len(chain)) {
-			out = append(out, chain[from:]...)
+	for by, c := range l.chains {
+		for i := heights[by]; i >= 0 && i < int64(len(c.digests)); i++ {
+			s, err := l.read(c.at[i])
+			if err == nil && s.Digest() != c.digests[i] {
+				err = errors.New("another one stands in its place")
+			}
+			if err != nil {
+				return nil, fmt.Errorf("reading ledger %s: record %d of custodian %q: %w", l.path, i+1, by, err)
+			}
+			out = append(out, s)
 		}
 	}
-	return out
+	return out, nil
 }
 
-// has reports whether a record of a custodian is known by its digest.
-func (l *ledger) has(by string, record enclave.Digest) bool {
+func (l *ledger) read(at int64) (s canon.Signed, err error) {
+	line, err := bufio.NewReader(io.NewSectionReader(l.f, at, l.size-at)).ReadBytes('\n')
+	if err != nil {
+		return s, err
+	}
+	return s, canon.Unmarshal(line[:len(line)-1], &s)
+}
+
+// has reports whether a record is known, by its digest.
+func (l *ledger) has(record enclave.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.chains[by], func(s canon.Signed) bool { return s.Digest() == record })
+	return l.known[record]
 }
 
 // spent totals the charges on a dataset's keyset in an epoch and on a scenario's use of it.
 func (l *ledger) spent(keyset enclave.Digest, epoch int64, scenario enclave.Digest) (dataset, ofScenario, scenarioAll int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, c := range l.charges {
-		if c.on(keyset, epoch) {
-			dataset += c.DatasetMicro
-			if c.Scenario == scenario {
-				ofScenario += c.ScenarioMicro
-			}
-		}
-		if c.Scenario == scenario {
-			scenarioAll += c.ScenarioMicro
-		}
-	}
-	return dataset, ofScenario, scenarioAll
+	of := func(a account) int64 { return l.totals.spent(a) }
+	return of(account{keyset: keyset, epoch: epoch}), of(account{keyset: keyset, epoch: epoch, scenario: scenario}), of(account{scenario: scenario})
 }
 
 // openings counts the distinct ciphertexts opened under a keyset.
-func (l *ledger) openings(keyset enclave.Digest) (n int64) {
+func (l *ledger) openings(keyset enclave.Digest) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, o := range l.opens {
-		if o.keyset == keyset {
-			n++
-		}
-	}
-	return n
+	return l.totals.openings[keyset]
 }
 
-// lookup says what was committed for a noise key.
-func (l *ledger) lookup(key enclave.Digest) (opened, bool) {
+// paid says what was charged for a noise key.
+func (l *ledger) paid(key, keyset enclave.Digest, quorum int, scenario enclave.Digest) payment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	o, ok := l.opens[key]
-	return o, ok
+	return l.totals.paid(key, keyset, l.signer.Name(), quorum, scenario)
 }
 
-// charged returns the merged charge of a plan.
-func (l *ledger) charged(plan enclave.Digest) (c planCharge, ok bool) {
+// charged returns what was charged for a plan.
+func (l *ledger) charged(plan enclave.Digest) (charged, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p := l.charges[plan]
-	if p == nil {
-		return c, false
-	}
-	return *p, true
+	return l.totals.charged(plan)
 }
 
-// released returns the release already endorsed for a plan, if any.
-func (l *ledger) released(plan enclave.Digest) (enclave.Digest, bool) {
+// released reports whether a release was endorsed for a plan.
+func (l *ledger) released(plan enclave.Digest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d, ok := l.ends[plan]
-	return d, ok
+	return l.totals.ended[plan]
 }

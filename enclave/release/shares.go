@@ -76,7 +76,7 @@ func (c *Custodian) share(ctx context.Context, b *enclave.Bundle, stage int, act
 		return canon.Signed{}, err
 	}
 	if s.dossier.Program != nil {
-		return c.shareJoint(ctx, b, s, stage)
+		return c.shareJoint(ctx, b, s, stage, active)
 	}
 	var keep []bool
 	if stage == 2 {
@@ -153,7 +153,7 @@ func (c *Custodian) committed(ctx context.Context, s *session, active []string) 
 		}
 	}
 	for i := range s.keys {
-		if have, _ := c.ledger.lookup(s.keys[i]); have.ciphertext != s.cts[i].Digest {
+		if have := c.ledger.paid(s.keys[i], d.KeysetSum, d.Keyset.Quorum, d.Plan.Scenario); have.ciphertext != s.cts[i].Digest {
 			return refuse(ErrSecondCiphertext, "term %d: ciphertext %s, committed was %s", i, s.cts[i].Digest.Short(), have.ciphertext.Short())
 		}
 	}
@@ -385,9 +385,9 @@ func (c *Custodian) outcome(ctx context.Context, s *session, active []string, fi
 	if !ok {
 		return nil, nil, refuse(ErrNotCommitted, "plan %s was not charged", d.PlanDigest.Short())
 	}
-	charged, made := charge.DatasetMicro, charge.last
+	spent, made := charge.datasetMicro, charge.last
 	if charge.job != d.Receipt.Job {
-		charged = 0
+		spent = 0
 	}
 	if d.Receipt.Ended.After(made.Time) {
 		made = d.Receipt.Ended
@@ -400,7 +400,7 @@ func (c *Custodian) outcome(ctx context.Context, s *session, active []string, fi
 	}
 	return table, &enclave.Release{Job: d.Receipt.Job, Operator: d.Plan.Operator, Scenario: d.Plan.Scenario, Grant: d.Plan.Grant,
 		Manifest: d.Plan.Manifest, Keyset: d.KeysetSum, Plan: d.PlanDigest, Receipt: canon.DigestOf(d.Receipt), Table: canon.DigestOf(table),
-		Cells: int64(len(d.Cells)), Suppressed: suppressed, ChargedMicro: charged, Custodians: active, Made: made}, nil
+		Cells: int64(len(d.Cells)), Suppressed: suppressed, ChargedMicro: spent, Custodians: active, Made: made}, nil
 }
 
 // table opens both stages and tabulates them.

@@ -442,16 +442,8 @@ func (w *world) receipt(b *enclave.Bundle, p *enclave.Plan, alter func(*enclave.
 	layout, _ := m.Layout(p.Layout)
 	_, terms, err := p.Expand(&m)
 	w.check(err)
-	params, err := evaluator.Compile(p.Params)
-	w.check(err)
-	own, err := store.Open(filepath.Join(w.dir, "node"))
-	w.check(err)
-	copies := mirror.New(own, w.blobs)
-	defer copies.Close()
-	inputs, vectors := layout.Inputs(terms)
-	w.check(copies.Fetch(w.t.Context(), m.Keyset, p.Params, layout, vectors))
-	cts, err := evaluator.Evaluate(w.t.Context(), params, layout, terms, copies, 1, nil)
-	w.check(err)
+	inputs, _ := layout.Inputs(terms)
+	cts := w.evaluate(&m, p)
 	w.jobs++
 	w.tick()
 	r := enclave.Receipt{Job: fmt.Sprintf("job-%d", w.jobs), Plan: canon.DigestOf(p), Inputs: inputs, Worker: program, Isolation: "test", Terms: int64(len(terms)),
@@ -463,6 +455,25 @@ func (w *world) receipt(b *enclave.Bundle, p *enclave.Plan, alter func(*enclave.
 	w.announce(enclave.EntryPlan, b.Plan.Digest())
 	w.announce(enclave.EntryReceipt, b.Receipt.Digest())
 	w.prove(b)
+}
+
+// evaluate computes a plan as a node does: a ciphertext for each term.
+func (w *world) evaluate(m *enclave.Manifest, p *enclave.Plan) []evaluator.Ciphertext {
+	w.t.Helper()
+	layout, _ := m.Layout(p.Layout)
+	_, terms, err := p.Expand(m)
+	w.check(err)
+	params, err := evaluator.Compile(p.Params)
+	w.check(err)
+	own, err := store.Open(filepath.Join(w.dir, "node"))
+	w.check(err)
+	copies := mirror.New(own, w.blobs)
+	defer copies.Close()
+	_, vectors := layout.Inputs(terms)
+	w.check(copies.Fetch(w.t.Context(), m.Keyset, p.Params, layout, vectors))
+	cts, err := evaluator.Evaluate(w.t.Context(), params, layout, terms, copies, 1, nil)
+	w.check(err)
+	return cts
 }
 
 // prove renews a bundle's proofs.

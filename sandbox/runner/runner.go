@@ -5,7 +5,8 @@
 // Two back ends: runner/docker for production, and runner/process for development, where no daemon is at hand. In both a
 // worker is user 65532 in an empty file system with its inputs at /in, which is also its working folder, and gets no
 // network, no writable disk but a small /tmp, no capability, no second process, and bounded CPU, memory, threads, time
-// and output. Its only way out is standard output, which is counted, and standard error, of which a tail is kept.
+// and output. Its only way out is standard output, which is counted, and standard error, of which a tail is kept; a task
+// may name Unix sockets besides, behind which whoever made it listens (Task.LinkDir).
 //
 // What it does not do: protect a worker from the machine it runs on. Inputs are ciphertexts for that reason.
 package runner
@@ -23,6 +24,8 @@ import (
 const (
 	// InputFolder is where a worker finds its inputs.
 	InputFolder = "/in"
+	// LinkFolder is where a worker finds the sockets of Task.LinkDir.
+	LinkFolder = "/link"
 	// Nobody is the user and group that a worker sees itself as, the "nonroot" of distroless images.
 	Nobody = 65532
 )

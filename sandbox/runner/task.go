@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"maps"
 	"math"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -43,6 +44,14 @@ type Task struct {
 	Limits   Limits            //
 	Labels   map[string]string // for List
 	Progress func(line string) // is called with each line on standard error, cut to MaxLine bytes, one at a time; nil = none
+
+	// Stdin is what the worker reads from its standard input, which then ends; nil = nothing. It is the way for secrets: it
+	// is in no argument, environment, file, label or fingerprint. A task that has one is not taken up by another process.
+	Stdin []byte
+	// LinkDir is a folder of Unix sockets; "" = none. The worker sees it read-only at LinkFolder, may connect to the stream
+	// sockets in it, and has no other sockets. Absolute, and open to others as InputDir; the sockets' own modes decide who
+	// may connect.
+	LinkDir string
 }
 
 // Bounds on what a worker writes to standard error, in bytes.
@@ -155,6 +164,14 @@ func (t Task) Check() (Task, error) {
 			return fault("an argument has a zero byte")
 		}
 	}
+	if t.LinkDir != "" {
+		if t.LinkDir = filepath.Clean(t.LinkDir); !filepath.IsAbs(t.LinkDir) {
+			return fault("link folder %q is not absolute", t.LinkDir)
+		}
+		if err := checkLinks(t.LinkDir); err != nil {
+			return fault("link folder: %v", err)
+		}
+	}
 	for k, v := range t.Labels {
 		if !validLabel.MatchString(k) || len(v) > 256 {
 			return fault("label %q must match %s and have at most 256 bytes", k, validLabel)
@@ -190,6 +207,28 @@ func checkInput(dir string) error {
 		}
 		return nil
 	})
+}
+
+// checkLinks insists on a folder of sockets and nothing else: what the worker may connect to is what lies there when it
+// starts, and its maker should see it listed.
+func checkLinks(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() || info.Mode()&0o005 != 0o005 {
+		return fmt.Errorf("%q is no folder that others may enter", dir)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Type() != fs.ModeSocket {
+			return fmt.Errorf("%q is no socket", filepath.Join(dir, e.Name()))
+		}
+	}
+	return nil
 }
 
 // fill puts defaults for zeros and refuses what no machine could keep.
@@ -246,6 +285,9 @@ func (l Limits) Env() []string {
 // same to the same files.
 func (t Task) Fingerprint() string {
 	text := fmt.Sprintf("%q %q %q %v", t.Image, t.Args, t.InputDir, t.Limits)
+	if t.LinkDir != "" {
+		text += fmt.Sprintf(" %q", t.LinkDir)
+	}
 	for _, k := range slices.Sorted(maps.Keys(t.Labels)) {
 		text += fmt.Sprintf(" %q=%q", k, t.Labels[k])
 	}

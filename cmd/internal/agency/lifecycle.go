@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/he"
@@ -50,7 +49,7 @@ func (a *Agency) Refresh(ctx context.Context, dataset string, budgetMicro int64)
 	if err != nil {
 		return canon.Signed{}, err
 	}
-	key, err := a.ownKey(params, d)
+	key, err := a.ownKey(ctx, params, d)
 	if err != nil {
 		return canon.Signed{}, err
 	}
@@ -109,10 +108,6 @@ func SignOrder(ctx context.Context, l Ender, by operators.Party, id *keys.Identi
 }
 
 // Forget removes the agency's own copy of a dataset's key.
-func (a *Agency) Forget(d *lab.Dataset) error {
-	ring, err := keys.OpenFile(filepath.Join(a.cfg.Dir, "keyring"))
-	if err != nil {
-		return err
-	}
-	return ring.Forget(ownKeyName(d))
+func (a *Agency) Forget(ctx context.Context, d *lab.Dataset) error {
+	return a.ring.Forget(ctx, ownKeyName(d))
 }

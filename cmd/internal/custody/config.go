@@ -101,15 +101,10 @@ func (c *Config) Check(dir string) error {
 // checkKeys insists on one place for the keys.
 func (c *Config) checkKeys(dir string) error {
 	if c.Vault != nil {
-		daemon.In(dir, &c.Vault.CAFile, &c.Vault.RoleIDFile, &c.Vault.SecretIDFile)
 		if c.Identity != "" || c.Keyring != "" {
 			return errors.New("vault: the keys are in the Vault or in files (identity, keyring), not in both")
 		}
-		_, err := vault.New(*c.Vault) // calls nothing
-		if err != nil {
-			return fmt.Errorf("vault: %w", err)
-		}
-		return errors.Join(daemon.File("vault.role_id_file", c.Vault.RoleIDFile), daemon.File("vault.secret_id_file", c.Vault.SecretIDFile))
+		return daemon.CheckVault("vault", dir, c.Vault)
 	}
 	if c.Production {
 		return errors.New("vault: in production a custodian keeps its keys in its Vault")

@@ -11,18 +11,25 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
+	"yingzhou.dev/lab/cmd/internal/daemon"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/pki"
@@ -39,7 +46,8 @@ type Options struct {
 	Valid     time.Duration // of certificates; 0 = pki.DefaultValid
 	Worker    string        // path of the worker program
 	Isolation string        // "", docker or process
-	Postgres  string        // file with a connection string; "" = SQLite in labd's folder
+	Postgres  string        // file with a connection string, or a field in the control plane's Vault; "" = SQLite in labd's folder
+	Database  string        // connection string of the lab's database now, if that is PostgreSQL
 	Now       time.Time
 }
 
@@ -64,14 +72,22 @@ func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) 
 	if _, err := os.Lstat(out); err == nil {
 		return nil, fmt.Errorf("laying out: %s is there already", out)
 	}
-	h, err := home.Open(ctx, from, home.Options{Worker: o.Worker})
+	if o.Database != "" && o.Postgres == "" {
+		return nil, fmt.Errorf("laying out: %w: the lab's records are in PostgreSQL: say where labd finds its connection string", sandbox.ErrInvalid)
+	}
+	own, err := home.VaultOf(from, "lab")
+	if err != nil {
+		return nil, err
+	}
+	dsn, database, err := o.records(ctx, own)
+	if err != nil {
+		return nil, fmt.Errorf("laying out: %w", err)
+	}
+	h, err := home.Open(ctx, from, home.Options{Worker: o.Worker, Database: o.Database})
 	if err != nil {
 		return nil, err
 	}
 	signed, roster, err := h.Roster(ctx)
-	if err == nil && o.Postgres != "" {
-		err = fresh(ctx, h)
-	}
 	root := h.Root
 	if err = errors.Join(err, h.Close(ctx)); err != nil { // settles everything, and closes the database
 		return nil, err
@@ -79,31 +95,46 @@ func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) 
 	if err := home.Retire(from); err != nil {
 		return nil, err
 	}
-	l := &layout{from: from, out: out, o: o, roster: roster, signed: signed, root: root, port: o.Port, metrics: o.Metrics}
+	l := &layout{from: from, out: out, o: o, roster: roster, signed: signed, root: root, port: o.Port, metrics: o.Metrics, database: database, vault: own}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, os.RemoveAll(out), home.Reinstate(from))
 		}
 	}()
-	return l.lay()
+	laid, err := l.lay()
+	if err == nil && dsn != "" { // last: what fails before it leaves the database as it was
+		err = home.MoveRecords(ctx, from, root, dsn)
+	}
+	return laid, err
 }
 
-// fresh refuses a lab with records: deploy carries a SQLite file along, and cannot write it into PostgreSQL. Records that
-// are missing where the log announces them would stop every release.
-func fresh(ctx context.Context, h *home.Home) error {
-	st, err := h.Statements(ctx)
+// records says where labd's records will be: how to reach PostgreSQL, if they will be there, and the configuration's words
+// for it.
+func (o Options) records(ctx context.Context, own *vault.Config) (dsn, words string, err error) {
+	if o.Postgres == "" {
+		return "", "{sqlite: lab.db}", nil
+	}
+	var at daemon.Secret
+	if err := at.UnmarshalText([]byte(o.Postgres)); err != nil {
+		return "", "", err
+	}
+	here, err := os.Getwd()
 	if err != nil {
-		return err
+		return "", "", err
 	}
-	datasets, err := h.Datasets(ctx)
-	if err != nil {
-		return err
+	if err := at.CheckValue("postgres", here, own); err != nil {
+		return "", "", err
 	}
-	if len(st.All) > 0 || len(datasets) > 0 {
-		return fmt.Errorf("laying out with PostgreSQL: %w: the lab has %d statements and %d datasets in SQLite already; lay it out without --postgres, or before its first statement",
-			sandbox.ErrConflict, len(st.All), len(datasets))
+	words = at.File
+	var c *vault.Client
+	if at.Path != "" {
+		words = o.Postgres
+		if c, err = vault.New(*own); err != nil {
+			return "", "", err
+		}
 	}
-	return nil
+	dsn, err = at.Read(ctx, c)
+	return dsn, fmt.Sprintf("{postgres: %q}", words), err
 }
 
 type layout struct {
@@ -114,6 +145,8 @@ type layout struct {
 	root          []byte
 	port, metrics int
 	ca            *pki.Authority
+	database      string        // the configuration's words
+	vault         *vault.Config // the control plane's; nil if its keys are in files
 }
 
 func (l *layout) lay() (*Laid, error) {
@@ -218,27 +251,23 @@ func (l *layout) plane(laid *Laid) error {
 	if err := l.issue(filepath.Join(l.out, "labd"), string(operators.RoleLab), lab); err != nil {
 		return err
 	}
-	for _, c := range []struct{ from, to string }{
-		{"plane/log", "labd/log"}, {"plane/blobs", "labd/blobs"}, {"plane/pending", "labd/state/pending"}, {"plane/log.key", "labd/log.key"}, {"plane/lab.db", "labd/lab.db"},
-	} {
-		if err := l.carry(c.from, c.to); err != nil {
+	files := [][2]string{{"plane/log", "labd/log"}, {"plane/blobs", "labd/blobs"}, {"plane/pending", "labd/state/pending"}}
+	if l.o.Postgres == "" {
+		files = append(files, [2]string{"plane/lab.db", "labd/lab.db"})
+	}
+	for _, f := range files {
+		if err := l.carry(f[0], f[1]); err != nil {
 			return err
 		}
 	}
-	for _, name := range []string{"lab", "node"} {
-		if err := l.signing("plane/"+name+".key", "labd/"+name+".key.pem"); err != nil {
-			return err
-		}
+	secrets, err := l.planeKeys()
+	if err != nil {
+		return err
 	}
 	if err := durable.WriteFile(filepath.Join(l.out, "labd", "roster.json"), canon.MustMarshal(l.signed), 0o644); err != nil {
 		return err
 	}
-	database := "{sqlite: lab.db}"
-	if l.o.Postgres != "" {
-		database = fmt.Sprintf("{postgres: %q}", l.o.Postgres)
-	}
-	text := "# The control plane. Every key is explained at cmd/internal/plane.Config.\n" + l.common(laid.Server) + fmt.Sprintf(`roster: roster.json
-keys: {lab: lab.key.pem, node: node.key.pem, log: log.key}
+	text := "# The control plane. Every key is explained at cmd/internal/plane.Config.\n" + l.common(laid.Server) + secrets + fmt.Sprintf(`roster: roster.json
 witness: {name: witness, address: %q}
 custodians:
 `, laid.Witness)
@@ -249,8 +278,52 @@ custodians:
 	if err != nil {
 		return err
 	}
-	text += fmt.Sprintf("database: %s\nlog_dir: log\nblobs: blobs\nstate: state\nworker: {program: %q, isolation: %q}\n", database, worker, l.o.Isolation)
+	text += fmt.Sprintf("database: %s\nlog_dir: log\nblobs: blobs\nstate: state\nworker: {program: %q, isolation: %q}\n", l.database, worker, l.o.Isolation)
 	return l.write("labd/labd.yaml", text)
+}
+
+// planeKeys puts the control plane's signing keys into its folder, or its Vault's credentials, and returns the
+// configuration's lines for them.
+func (l *layout) planeKeys() (string, error) {
+	lines, err := l.vaultLines("vault", "labd", l.vault)
+	if err != nil {
+		return "", err
+	}
+	if l.vault != nil { // on the same terms: it has the data keys of the blobs too
+		lines += strings.Replace(lines, "vault:", "blob_vault:", 1)
+	}
+	if _, err := os.Stat(filepath.Join(l.from, "plane", "lab.key")); errors.Is(err, fs.ErrNotExist) && l.vault != nil {
+		mount := cmp.Or(l.vault.Transit, "transit")
+		return lines + fmt.Sprintf("keys: {lab: \"vault:%[1]s/keys/lab\", node: \"vault:%[1]s/keys/node\", log: \"vault:%[1]s/keys/log\"}\n", mount), nil
+	}
+	if err := l.carry("plane/log.key", "labd/log.key"); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"lab", "node"} {
+		if err := l.signing("plane/"+name+".key", "labd/"+name+".key.pem"); err != nil {
+			return "", err
+		}
+	}
+	return lines + "keys: {lab: lab.key.pem, node: node.key.pem, log: log.key}\n", nil
+}
+
+// vaultLines copies a Vault's credentials to a daemon's folder and returns the configuration's lines for it.
+func (l *layout) vaultLines(key, dir string, cfg *vault.Config) (string, error) {
+	if cfg == nil {
+		return "", nil
+	}
+	own := *cfg
+	for path, name := range map[*string]string{&own.RoleIDFile: "role-id", &own.SecretIDFile: "secret-id", &own.CAFile: "vault-ca.crt"} {
+		if *path == "" {
+			continue
+		}
+		if err := copyFile(*path, filepath.Join(l.out, dir, name), 0o600); err != nil {
+			return "", err
+		}
+		*path = name
+	}
+	text, err := yaml.Marshal(map[string]vault.Config{key: own})
+	return string(text), err
 }
 
 func (l *layout) person(laid *Laid, p operators.Party) error {
@@ -299,11 +372,24 @@ func (l *layout) custodian(laid *Laid, p operators.Party) error {
 	if err := l.carry(filepath.Join("custodians", p.Name), dir); err != nil {
 		return err
 	}
+	lines := "identity: identity.key\nkeyring: keyring\n"
+	own, err := home.VaultOf(l.from, p.Name)
+	if err != nil {
+		return err
+	}
+	if own != nil {
+		if lines, err = l.vaultLines("vault", dir, own); err != nil {
+			return err
+		}
+		if err := os.Remove(filepath.Join(l.out, dir, "vault.yaml")); err != nil { // it is in the configuration now
+			return err
+		}
+	}
 	if err := durable.WriteFile(filepath.Join(l.out, dir, "roster.json"), canon.MustMarshal(l.signed), 0o644); err != nil {
 		return err
 	}
 	text := "# A custodian. Every key is explained at cmd/internal/custody.Config.\n" + l.common(laid.Custodians[p.Name])
-	text += "roster: roster.json\nidentity: identity.key\nkeyring: keyring\nstate: state\nmirror: mirror\n"
+	text += "roster: roster.json\n" + lines + "state: state\nmirror: mirror\n"
 	for _, party := range l.roster.WithRole(operators.RoleLab) {
 		text += fmt.Sprintf("labd: {name: %q, address: %q}\n", party.Name, laid.Server)
 	}

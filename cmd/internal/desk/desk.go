@@ -44,6 +44,7 @@ type Lab interface {
 	Dataset(ctx context.Context, name string) (*lab.Dataset, error)
 	RegisterDataset(ctx context.Context, s *schema.Schema, steward string) (*enclave.Keyset, error)
 	SealTable(ctx context.Context, path, dataset, steward string, opts agency.SealOptions) (*agency.Sealed, error)
+	DestroyProject(ctx context.Context, project, steward string) error
 
 	// Lineage is the keysets of a dataset, the oldest first.
 	Lineage(ctx context.Context, dataset string) ([]enclave.Signed, error)

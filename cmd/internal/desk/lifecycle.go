@@ -178,7 +178,7 @@ func (r *Remote) DisposeDataset(ctx context.Context, dataset, who, cause, reason
 	if err != nil {
 		return nil, err
 	}
-	return state, errors.Join(a.Forget(d), done())
+	return state, errors.Join(a.Forget(ctx, d), done())
 }
 
 // Recheck has every custodian that can be reached hold a release against its own key pieces, with the record of every

@@ -211,3 +211,13 @@ func (r *Remote) SealTable(ctx context.Context, path, dataset, steward string, o
 	defer func() { err = errors.Join(err, done()) }()
 	return a.Seal(ctx, path, dataset, opts)
 }
+
+// DestroyProject destroys the agency's copy of a project key.
+func (r *Remote) DestroyProject(ctx context.Context, project, steward string) (err error) {
+	a, done, err := r.agency(ctx, steward)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	return a.DestroyProject(ctx, project)
+}

@@ -24,12 +24,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/enclave/store/datakey"
@@ -94,11 +92,11 @@ type Home struct {
 	Vaults     map[string]*vault.Client // of the custodians whose keys are in one
 
 	opts     Options
-	nodes    sync.Mutex // guards the files of node certificates
 	lock     *os.File
 	closers  []io.Closer
 	stop     []func(context.Context) error
 	node     *node.Machine
+	nodes    *trio // the custodians' compute nodes
 	records  *db.DB
 	dataKeys *datakey.Keys    // of Blobs; nil if they lie as they are
 	parties  map[string]party // custodians' keys, by name
@@ -159,11 +157,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err := h.openLog(ctx); err != nil {
 		return err
 	}
-	labID, err := keys.LoadIdentity(h.path("plane", "lab.key"))
-	if err != nil {
-		return err
-	}
-	nodeID, err := keys.LoadIdentity(h.path("plane", "node.key"))
+	labSigner, nodeSigner, err := h.planeSigners()
 	if err != nil {
 		return err
 	}
@@ -173,11 +167,14 @@ func (h *Home) open(ctx context.Context) error {
 		return err
 	}
 	h.closers = append(h.closers, h.node)
+	if err := h.openNodes(ctx); err != nil {
+		return err
+	}
 	copies, err := h.nodeCopies()
 	if err != nil {
 		return err
 	}
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Destroyer: destroyer{h}, Lab: labID, Node: nodeID,
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Destroyer: destroyer{h}, Lab: labSigner, Node: nodeSigner,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err

@@ -123,7 +123,7 @@ func (h *Home) DisposeDataset(ctx context.Context, dataset, who, cause, reason s
 	if inForce && by.Role == operators.RoleSteward {
 		a, err := h.agency(ctx, who)
 		if err == nil {
-			err = a.Forget(d)
+			err = a.Forget(ctx, d)
 		}
 		if err != nil {
 			return nil, err

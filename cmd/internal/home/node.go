@@ -1,165 +1,140 @@
 package home
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
+	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"time"
+	"sync"
 
-	"yingzhou.dev/lab/cmd/internal/nodejob"
+	"golang.org/x/sys/unix"
+
+	"yingzhou.dev/lab/cmd/internal/nodehost"
+	"yingzhou.dev/lab/cmd/internal/nodes"
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mpc"
-	"yingzhou.dev/lab/enclave/mpc/link"
-	"yingzhou.dev/lab/enclave/release"
+	"yingzhou.dev/lab/enclave/mpc/relay"
 	"yingzhou.dev/lab/enclave/store"
-	"yingzhou.dev/lab/internal/canon"
-	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/operators"
 )
 
-// Three compute nodes in one folder: development only. Each custodian starts its own as a process of the program "node"
-// and hands it its keys through a pipe; the three meet on sockets in a temporary folder. In production they run at three
-// bodies, and nothing in the protocol changes.
+// Three compute nodes on one machine. Each custodian drives its own as at three bodies, through a relay of its own; only
+// the way from relay to relay is short: a pair of sockets of this process.
 
-// nodeStall is how long a node waits for a peer.
-const nodeStall = 60
+// trio is what the three custodians' nodes have in common in one folder.
+type trio struct {
+	host *nodehost.Host
+	life context.Context // ends with Close
+	end  context.CancelFunc
 
-// nodeRunner is one custodian's.
-type nodeRunner struct {
-	h    *Home
-	name string
-	own  *store.Store
+	mu     sync.Mutex
+	relays map[string]*relay.Relay
+	calls  sync.WaitGroup
+}
+
+// openNodes sets up what runs nodes. Nothing is started.
+func (h *Home) openNodes(ctx context.Context) error {
+	owner, err := filepath.Abs(h.Dir)
+	if err != nil {
+		return fmt.Errorf("finding the lab's folder: %w", err)
+	}
+	backend := h.opts.Backend
+	if backend == "gvisor" {
+		backend = "docker" // gVisor connects to no sockets of the host's
+	}
+	t := &trio{relays: map[string]*relay.Relay{}}
+	if t.host, err = nodehost.New(nodehost.Config{Program: h.node.ComputeProgram(), Backend: backend, Production: h.Production, Owner: owner}); err != nil {
+		return err
+	}
+	t.life, t.end = context.WithCancel(context.WithoutCancel(ctx))
+	h.nodes, h.closers = t, append(h.closers, t)
+	return nil
+}
+
+// Close implements io.Closer.
+func (t *trio) Close() error {
+	t.end()
+	t.calls.Wait()
+	return t.host.Close()
+}
+
+// dial connects to the relay of another custodian in this folder.
+func (t *trio) dial(_ context.Context, custodian string) (relay.Stream, error) {
+	t.mu.Lock()
+	peer := t.relays[custodian]
+	t.mu.Unlock()
+	if peer == nil {
+		return nil, fmt.Errorf("custodian %q is not in this folder", custodian)
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	t.calls.Go(func() { peer.Take(t.life, theirs) })
+	return ours, nil
+}
+
+func socketPair() (a, b *net.UnixConn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connecting two relays: %w", err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "relay")
+		c, ferr := net.FileConn(f) // a copy
+		err = errors.Join(err, ferr, f.Close())
+		ends[i], _ = c.(*net.UnixConn)
+	}
+	if err != nil {
+		for _, e := range ends {
+			if e != nil {
+				e.Close()
+			}
+		}
+		return nil, nil, fmt.Errorf("connecting two relays: %w", err)
+	}
+	return ends[0], ends[1], nil
+}
+
+// openNode is the driver of one custodian's node.
+func (h *Home) openNode(id keys.Signer, own *store.Store, roster func() *operators.Roster) (*nodes.Driver, error) {
+	r, err := relay.New(relay.Config{Signer: id, Key: nodes.KeyIn(roster), Dial: h.nodes.dial, Logger: h.opts.Logger})
+	if err != nil {
+		return nil, err
+	}
+	h.nodes.mu.Lock()
+	h.nodes.relays[id.Name()] = r
+	h.nodes.mu.Unlock()
+	dir, err := filepath.Abs(h.path("custodians", id.Name(), "node"))
+	if err != nil {
+		return nil, fmt.Errorf("finding the lab's folder: %w", err)
+	}
+	return nodes.New(nodes.Config{Custodian: id.Name(), Host: h.nodes.host, Relay: r, Blobs: own, Dir: dir, Production: h.Production, Logger: h.opts.Logger,
+		Log: func(lines string) {
+			if h.opts.NodeLog != nil {
+				h.opts.NodeLog(id.Name(), lines)
+			}
+		}})
 }
 
 // identifyNode implements lab.Config.NodeProgram.
-func (h *Home) identifyNode(context.Context) (enclave.Digest, string, error) {
-	d, err := h.node.ComputeDigest()
-	if err == nil && (d.IsZero() || h.Production) {
-		err = fmt.Errorf("node program %s: %w: joint jobs need three nodes (in production, at three bodies)", h.node.ComputeProgram(), fs.ErrNotExist)
+func (h *Home) identifyNode(ctx context.Context) (enclave.Digest, string, error) {
+	if h.Production {
+		return enclave.Digest{}, "", errors.New("joint jobs need three nodes at three bodies, and this lab is one folder")
 	}
-	return d, "three processes (development only)", err
-}
-
-// Run implements release.Node.
-func (n *nodeRunner) Run(ctx context.Context, job release.NodeJob) (*mpc.Output, *release.Transcript, error) {
-	in := nodejob.Job{Plan: job.Plan, Party: job.Party, Program: *job.Program, NoiseKey: job.NoiseKey, Blobs: map[string]string{}, Network: "unix", StallSeconds: nodeStall}
-	for i, s := range job.Sources {
-		in.Sources = append(in.Sources, nodejob.Source{Keyset: s.Keyset, Layout: s.Layout, Keys: s.Keys})
-		for _, c := range job.Program.Tables[i].Columns {
-			if v := s.Layout.Find(c.Name); v >= 0 {
-				d := s.Layout.Vectors[v].Blob
-				in.Blobs[d.String()] = n.own.Path(d)
-			}
-		}
+	id, err := h.nodes.host.Identify(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return enclave.Digest{}, "", fmt.Errorf("joint jobs need three nodes: %w", err)
+	case err != nil:
+		return enclave.Digest{}, "", err
+	case id.Development:
+		return id.Program, mpc.Uncontained, nil
 	}
-	var err error
-	for i, name := range job.Nodes {
-		if in.Pins[i], err = n.h.nodePin(name); err != nil {
-			return nil, nil, err
-		}
-	}
-	if in.Certificate, in.Key, err = n.h.nodeCertificate(n.name); err != nil {
-		return nil, nil, err
-	}
-	// Socket names have a length limit that a lab's folder may exceed.
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("yz-%s-%s", canon.Sum([]byte(n.h.Dir)).Short(), job.Plan.Short()))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, fmt.Errorf("making a folder for sockets: %w", err)
-	}
-	in.Listen, in.Next = filepath.Join(dir, fmt.Sprint(job.Party)), filepath.Join(dir, fmt.Sprint((job.Party+1)%mpc.Nodes))
-	if err := os.Remove(in.Listen); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("removing an old socket: %w", err)
-	}
-	defer os.Remove(dir) // the last of the three finds it empty
-	defer os.Remove(in.Listen)
-	res, err := n.start(ctx, in)
-	if err != nil {
-		return nil, nil, err
-	}
-	return &res.Output, &release.Transcript{SentNext: res.SentNext, SentPrev: res.SentPrev, ReceivedNext: res.ReceivedNext, ReceivedPrev: res.ReceivedPrev, SentBytes: res.SentBytes}, nil
-}
-
-func (n *nodeRunner) start(ctx context.Context, in nodejob.Job) (*nodejob.Result, error) {
-	data, err := json.Marshal(in)
-	if err != nil {
-		return nil, fmt.Errorf("starting node: %w", err)
-	}
-	defer clear(data)
-	cmd := exec.CommandContext(ctx, n.h.node.ComputeProgram())
-	cmd.Env = []string{"TMPDIR=" + os.TempDir()}
-	cmd.Stdin = bytes.NewReader(data)
-	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &said
-	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Run(); err != nil {
-		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
-		return nil, fmt.Errorf("node of %q: %w: %s", n.name, err, lines[len(lines)-1])
-	}
-	if n.h.opts.NodeLog != nil {
-		n.h.opts.NodeLog(n.name, said.String())
-	}
-	var res nodejob.Result
-	if err := json.Unmarshal(out.Bytes(), &res); err != nil {
-		return nil, fmt.Errorf("node of %q: its answer: %w", n.name, err)
-	}
-	return &res, nil
-}
-
-// nodeCertificate is the custodian's node's own, made at first use. Peers know its key by its pin.
-func (h *Home) nodeCertificate(custodian string) (cert, key []byte, err error) {
-	dir := h.path("custodians", custodian)
-	certPath, keyPath := filepath.Join(dir, "node.crt"), filepath.Join(dir, "node.key")
-	h.nodes.Lock()
-	defer h.nodes.Unlock()
-	cert, err = os.ReadFile(certPath)
-	if err == nil {
-		key, err = os.ReadFile(keyPath)
-		return cert, key, err
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("node certificate of %q: %w", custodian, err)
-	}
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("node certificate of %q: %w", custodian, err)
-	}
-	// Pinned by its key: dates and names say nothing, so they never expire.
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: custodian}, NotBefore: time.Unix(0, 0), NotAfter: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		return nil, nil, fmt.Errorf("node certificate of %q: %w", custodian, err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, nil, fmt.Errorf("node certificate of %q: %w", custodian, err)
-	}
-	cert, key = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
-	return cert, key, errors.Join(durable.WriteFile(keyPath, key, 0o600), durable.WriteFile(certPath, cert, 0o644))
-}
-
-func (h *Home) nodePin(custodian string) (link.Pin, error) {
-	cert, key, err := h.nodeCertificate(custodian)
-	if err != nil {
-		return link.Pin{}, err
-	}
-	defer clear(key)
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return link.Pin{}, fmt.Errorf("node certificate of %q: %w", custodian, err)
-	}
-	return link.PinOf(pair)
+	return id.Image, mpc.Contained, nil
 }

@@ -19,15 +19,11 @@ import (
 )
 
 func (h *Home) openLog(ctx context.Context) error {
-	secret, err := os.ReadFile(h.path("plane", "log.key"))
+	signer, verifier, err := h.logSigner()
 	if err != nil {
 		return fmt.Errorf("opening log: %w", err)
 	}
-	signer, verifier, err := audit.NewLogSigner(string(secret))
-	if err != nil {
-		return fmt.Errorf("opening log: %w", err)
-	}
-	secret, err = os.ReadFile(h.path("witness", "witness.key"))
+	secret, err := os.ReadFile(h.path("witness", "witness.key"))
 	if err != nil {
 		return fmt.Errorf("opening log: %w", err)
 	}
@@ -97,8 +93,13 @@ func (h *Home) openCustodian(ctx context.Context, p operators.Party, roster encl
 	}
 	copies := mirror.New(own, h.Blobs)
 	h.closers = append(h.closers, copies)
-	c, err := release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: id, Keys: ring, Mirror: copies, RootKey: h.Root, Roster: roster,
-		Log: custodianLog{h.Log}, Build: planner.Build, Node: &nodeRunner{h, p.Name, own}, Open: id.Open, Workers: 1, Clock: h.opts.Clock, Logger: h.opts.Logger})
+	var c *release.Custodian
+	driver, err := h.openNode(id, own, func() *operators.Roster { return c.Roster() })
+	if err != nil {
+		return err
+	}
+	c, err = release.New(release.Config{Dir: filepath.Join(dir, "state"), Signer: id, Keys: ring, Mirror: copies, RootKey: h.Root, Roster: roster,
+		Log: custodianLog{h.Log}, Build: planner.Build, Node: driver, Open: id.Open, Workers: 1, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ const StateName = "node-check.json"
 // Config says what to run and how.
 type Config struct {
 	Program    string // path of the worker program; "" = beside this program
+	Compute    string // path of the compute nodes' program, whose digests are approved too; "" = beside the worker
 	Backend    string // "docker", "gvisor", "process" or "" = the best that is there
 	Production bool   // refuse isolation that is for development only, and a machine that has not passed its check
 	Dir        string // folder of the lab or service: tells its tasks from another's
@@ -59,6 +60,7 @@ type Machine struct {
 	Queue *node.Queue
 
 	program    string
+	compute    string
 	production bool
 }
 
@@ -68,7 +70,7 @@ func New(cfg Config) (*Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the lab's folder: %w", err)
 	}
-	m := &Machine{production: cfg.Production}
+	m := &Machine{production: cfg.Production, compute: cfg.Compute}
 	if m.program, err = WorkerPath(cfg.Program); err != nil {
 		return nil, err
 	}
@@ -100,19 +102,27 @@ func jobMemory() int64 {
 	return least
 }
 
-// ComputeProgram is the path of the compute nodes' program, beside the worker.
-func (m *Machine) ComputeProgram() string { return filepath.Join(filepath.Dir(m.program), "node") }
+// ComputeProgram is the path of the compute nodes' program: the one that was named, or the one beside the worker.
+func (m *Machine) ComputeProgram() string {
+	if m.compute != "" {
+		return m.compute
+	}
+	return filepath.Join(filepath.Dir(m.program), "node")
+}
 
-// ComputeDigest names the compute nodes' program, for a scenario to approve; the zero digest if there is none.
-func (m *Machine) ComputeDigest() (enclave.Digest, error) {
-	data, err := os.ReadFile(m.ComputeProgram())
-	if errors.Is(err, fs.ErrNotExist) {
-		return enclave.Digest{}, nil
+// computeDigests name the compute nodes' program as each kind of isolation knows it, for a scenario to approve; none if
+// there is no such program.
+func (m *Machine) computeDigests() ([]enclave.Digest, error) {
+	program, img, err := image.Names(m.ComputeProgram())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("program of the compute nodes: %w", err)
+	case m.production:
+		return []enclave.Digest{img}, nil
 	}
-	if err != nil {
-		return enclave.Digest{}, fmt.Errorf("program of the compute nodes: %w", err)
-	}
-	return canon.Sum(data), nil
+	return []enclave.Digest{img, program}, nil
 }
 
 // WorkerDigests names this lab's worker as each back end knows it, for a scenario to approve: the image's configuration
@@ -129,14 +139,12 @@ func (m *Machine) WorkerDigests(context.Context) ([]enclave.Digest, error) {
 	out := []enclave.Digest{img.Digest}
 	if !m.production {
 		out = append(out, canon.Sum(data))
-		node, err := m.ComputeDigest()
-		if err != nil {
-			return nil, err
-		}
-		if !node.IsZero() {
-			out = append(out, node)
-		}
 	}
+	nodes, err := m.computeDigests()
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, nodes...)
 	slices.SortFunc(out, func(a, b enclave.Digest) int { return slices.Compare(a[:], b[:]) })
 	return out, nil
 }

@@ -2,16 +2,12 @@ package plane
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -48,6 +44,7 @@ type plane struct {
 	closes []func(context.Context) error
 
 	roster   *operators.Roster // the first
+	vault    *vault.Client     // labd's own; nil if its secrets are in files
 	blobs    *store.Store
 	copies   *store.Store  // what the node maps: blobs, or copies where those are encrypted at rest
 	dataKeys *datakey.Keys // of blobs; nil if they lie as they are
@@ -70,7 +67,7 @@ func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
 	for _, step := range []struct {
 		what string
 		do   func(context.Context) error
-	}{{"roster", p.readRoster}, {"stores", p.openStores}, {"log", p.openLog}, {"control plane", p.openLab}, {"service", p.openServer}} {
+	}{{"roster", p.readRoster}, {"vault", p.openVault}, {"stores", p.openStores}, {"log", p.openLog}, {"control plane", p.openLab}, {"service", p.openServer}} {
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("opening %s: %w", step.what, err)
 		}
@@ -136,7 +133,7 @@ func (p *plane) openBlobs() (err error) {
 		return err
 	}
 	p.dataKeys = datakey.New(c)
-	if p.blobs, err = store.OpenAtRest(p.cfg.Blobs, p.dataKeys); err != nil {
+	if p.blobs, err = store.OpenAtRest(p.cfg.Blobs, telling{p.dataKeys, p}); err != nil {
 		return err
 	}
 	p.copies, err = store.Open(filepath.Join(p.cfg.State, "node"))
@@ -153,11 +150,11 @@ func (p *plane) openStores(ctx context.Context) (err error) {
 		}
 		p.records, err = db.Open(ctx, p.cfg.Database.SQLite)
 	} else {
-		var dsn []byte
-		if dsn, err = os.ReadFile(p.cfg.Database.Postgres); err != nil {
+		var dsn string
+		if dsn, err = p.dsn(ctx); err != nil {
 			return err
 		}
-		p.records, err = db.OpenPostgres(ctx, db.Postgres{DSN: strings.TrimSpace(string(dsn))})
+		p.records, err = db.OpenPostgres(ctx, db.Postgres{DSN: dsn})
 	}
 	if err != nil {
 		return err
@@ -181,11 +178,7 @@ const witnessRole = "witness"
 
 // openLog waits for the witness, which has to cosign what a crash left unsigned.
 func (p *plane) openLog(ctx context.Context) error {
-	secret, err := os.ReadFile(p.cfg.Keys.Log)
-	if err != nil {
-		return err
-	}
-	signer, verifier, err := audit.NewLogSigner(strings.TrimSpace(string(secret)))
+	signer, verifier, err := p.logSigner(ctx)
 	if err != nil {
 		return err
 	}
@@ -224,49 +217,6 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// readKey reads a signing key of the control plane's own. Its content never appears in an error.
-func readKey(name, path string) (registry.Key, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return registry.Key{}, err
-	}
-	defer clear(data)
-	block, rest := pem.Decode(data)
-	if block == nil || len(rest) > 0 {
-		return registry.Key{}, fmt.Errorf("%s is not one block of PEM", path)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	key, ok := parsed.(ed25519.PrivateKey)
-	if err != nil || !ok {
-		return registry.Key{}, fmt.Errorf("%s is not an Ed25519 key", path)
-	}
-	return registry.NewKey(name, key)
-}
-
-// party is the one of a role in the first roster.
-func (p *plane) party(role operators.Role) (string, error) {
-	all := p.roster.WithRole(role)
-	if len(all) != 1 {
-		return "", fmt.Errorf("the roster has %d parties with role %s, want one", len(all), role)
-	}
-	return all[0].Name, nil
-}
-
-func (p *plane) signers() (labKey, nodeKey registry.Key, err error) {
-	name, err := p.party(operators.RoleLab)
-	if err != nil {
-		return labKey, nodeKey, err
-	}
-	if labKey, err = readKey(name, p.cfg.Keys.Lab); err != nil {
-		return labKey, nodeKey, err
-	}
-	if name, err = p.party(operators.RoleNode); err != nil {
-		return labKey, nodeKey, err
-	}
-	nodeKey, err = readKey(name, p.cfg.Keys.Node)
-	return labKey, nodeKey, err
 }
 
 func (p *plane) openLab(ctx context.Context) error {

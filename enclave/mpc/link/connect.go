@@ -29,7 +29,7 @@ func PinOf(c tls.Certificate) (Pin, error) {
 	return sha256.Sum256(c.Leaf.RawSubjectPublicKeyInfo), nil
 }
 
-// Config is one node's part in a job. Every field but Stall is needed.
+// Config is one node's part in a job. Every field but the durations is needed.
 type Config struct {
 	Party       int // 0, 1 or 2
 	Certificate tls.Certificate
@@ -40,6 +40,9 @@ type Config struct {
 	Listener net.Listener
 	// Dial connects to the node after this one, whose listener may not be up yet: Connect tries until its context ends.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// Handshake is how long a connection may take to prove whose it is; 0 = ten seconds. Where a custodian has made sure of
+	// the other end already, no stranger waits for it, and a peer that still loads its shares may need longer.
+	Handshake time.Duration
 	// Stall is how long a peer may keep a connection waiting in either direction, while it computes too; 0 = two minutes.
 	Stall time.Duration
 }
@@ -50,10 +53,15 @@ type Mesh struct {
 	stop       func() bool // watching the context
 }
 
+// Names of the sockets that a node is given where its custodian carries its connections (package relay).
 const (
-	retry     = 50 * time.Millisecond
-	handshake = 10 * time.Second
-	exporter  = "EXPORTER-yingzhou-mpc-v1"
+	Next = "next" // to the node after it
+	Prev = "prev" // to the one before
+)
+
+const (
+	retry    = 50 * time.Millisecond
+	exporter = "EXPORTER-yingzhou-mpc-v1"
 )
 
 // Connect returns when both connections stand and both peers named the same job, or when ctx ends. When ctx ends later,
@@ -68,6 +76,9 @@ func Connect(ctx context.Context, cfg Config) (*Mesh, error) {
 	}
 	if cfg.Stall == 0 {
 		cfg.Stall = 2 * time.Minute
+	}
+	if cfg.Handshake == 0 {
+		cfg.Handshake = 10 * time.Second
 	}
 	m := &Mesh{}
 	g, both := errgroup.WithContext(ctx)
@@ -185,7 +196,7 @@ var errOtherJob = errors.New("peer is at another job")
 func (cfg *Config) shake(ctx context.Context, conn net.Conn, peer int, side func(net.Conn, *tls.Config) *tls.Conn) (*Conn, error) {
 	raw := coalesce(conn)
 	t := side(raw, cfg.tls(peer))
-	limit, cancel := context.WithTimeout(ctx, handshake)
+	limit, cancel := context.WithTimeout(ctx, cfg.Handshake)
 	defer cancel()
 	failed := func(err error) (*Conn, error) {
 		conn.Close()

@@ -94,6 +94,7 @@ type Config struct {
 	// Unbounded leaves deadline and output open, as nothing but a test would.
 	Unbounded bool
 	TempDir   string // for inputs; empty = the system's
+	LinkDir   string // sockets that the attacker is given, as Task.LinkDir; empty = none
 }
 
 // Limits under which probes run.
@@ -180,7 +181,7 @@ func inputs(temp string) (string, error) {
 
 func (b *run) task(args ...string) runner.Task {
 	b.n++
-	return runner.Task{ID: fmt.Sprintf("%s-%d", b.ID, b.n), Image: b.image, Args: args, InputDir: b.input, Limits: b.limits(),
+	return runner.Task{ID: fmt.Sprintf("%s-%d", b.ID, b.n), Image: b.image, Args: args, InputDir: b.input, Limits: b.limits(), LinkDir: b.LinkDir,
 		Labels: map[string]string{"battery": b.ID}}
 }
 

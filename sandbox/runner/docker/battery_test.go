@@ -5,7 +5,10 @@ import (
 	"os"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"yingzhou.dev/lab/sandbox/runner"
+	"yingzhou.dev/lab/sandbox/runner/battery"
 	"yingzhou.dev/lab/sandbox/runner/battery/batterytest"
 	"yingzhou.dev/lab/sandbox/runner/docker"
 	"yingzhou.dev/lab/sandbox/runner/internal/dockertest"
@@ -51,4 +54,31 @@ func attack(t *testing.T, cfg docker.Config, b batterytest.Backend) {
 		return r
 	}
 	batterytest.Run(t, runnertest.Build(t, "yingzhou.dev/lab/sandbox/runner/battery/hostile"), b)
+}
+
+// TestLinkBattery runs the attacker as a compute node is run: what it may do more than a worker is make a Unix socket.
+func TestLinkBattery(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the battery takes too long with -short")
+	}
+	r := open(t, docker.Config{Instance: fmt.Sprintf("links-%d", os.Getpid())})
+	hostile := runnertest.Build(t, "yingzhou.dev/lab/sandbox/runner/battery/hostile")
+	none := func(battery.Probe) bool { return false }
+	worked := func(links string) map[string]bool {
+		report, err := battery.Run(t.Context(), battery.Config{Runner: r, Hostile: hostile, ID: "links", Alone: none, LinkDir: links})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range report.Escapes() {
+			if e.Probe.Name != "socket-unix" {
+				t.Errorf("%s got out", e.Probe.Name)
+			}
+		}
+		return report.Worked()
+	}
+	want := worked("")
+	want["socket-unix"] = true
+	if diff := cmp.Diff(want, worked(runnertest.Links(t, "next", "prev"))); diff != "" {
+		t.Errorf("a node can do (-want +got):\n%s", diff)
+	}
 }

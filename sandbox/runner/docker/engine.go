@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
@@ -128,7 +129,7 @@ func (e *engine) image(ctx context.Context, ref string) (stored, error) {
 }
 
 // create makes a container and attaches to its streams, so that nothing it writes is missed.
-func (e *engine) create(ctx context.Context, name string, c *container.Config, h *container.HostConfig, n *network.NetworkingConfig) (io.ReadCloser, error) {
+func (e *engine) create(ctx context.Context, name string, c *container.Config, h *container.HostConfig, n *network.NetworkingConfig) (*attached, error) {
 	soon, cancel := e.soon(ctx)
 	defer cancel()
 	_, err := e.api.ContainerCreate(soon, c, h, n, nil, name)
@@ -138,20 +139,20 @@ func (e *engine) create(ctx context.Context, name string, c *container.Config, h
 	if err != nil {
 		return nil, fmt.Errorf("creating container: %w", answer(soon, err))
 	}
-	stream, err := e.attach(ctx, name)
+	stream, err := e.attach(ctx, name, c.AttachStdin)
 	if err != nil {
 		return nil, errors.Join(err, e.remove(context.WithoutCancel(ctx), name))
 	}
 	return stream, nil
 }
 
-// attach reads a container's streams from now on.
-func (e *engine) attach(ctx context.Context, name string) (io.ReadCloser, error) {
-	conn, err := e.api.ContainerAttach(ctx, name, container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
+// attach reads a container's streams from now on; with stdin it can also be told something.
+func (e *engine) attach(ctx context.Context, name string, stdin bool) (*attached, error) {
+	conn, err := e.api.ContainerAttach(ctx, name, container.AttachOptions{Stream: true, Stdout: true, Stderr: true, Stdin: stdin})
 	if err != nil {
 		return nil, fmt.Errorf("attaching: %w", err)
 	}
-	return attached{conn.Reader, conn.Conn}, nil
+	return &attached{conn.Reader, conn.Conn, conn}, nil
 }
 
 // found is a container that is there.
@@ -179,6 +180,14 @@ func (e *engine) find(ctx context.Context, name string) (found, error) {
 type attached struct {
 	io.Reader
 	io.Closer
+	conn types.HijackedResponse
+}
+
+// tell writes to the container's standard input and ends it. A container that does not read it all, or has ended, is no
+// failure here: what it makes of that shows in its own end.
+func (a *attached) tell(data []byte) {
+	_, _ = a.conn.Conn.Write(data)
+	_ = a.conn.CloseWrite()
 }
 
 // split copies an attached stream until it ends, however that comes about: who ended is asked of the engine.

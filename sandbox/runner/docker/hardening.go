@@ -82,6 +82,20 @@ func (r *Runner) spec(t runner.Task, id string) (*container.Config, *container.H
 			BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate}, // mounts that show on the host
 		}},
 	}
+	if t.Stdin != nil {
+		c.OpenStdin, c.StdinOnce, c.AttachStdin = true, true, true
+	}
+	if t.LinkDir != "" {
+		// Sockets of other families, and listening: the sockets that are mounted are all that there is to reach.
+		for i, o := range h.SecurityOpt {
+			if o == "seccomp="+seccomp.Docker() {
+				h.SecurityOpt[i] = "seccomp=" + seccomp.DockerLinks()
+			}
+		}
+		h.Mounts = append(h.Mounts, mount.Mount{Type: mount.TypeBind, Source: t.LinkDir, Target: runner.LinkFolder,
+			ReadOnly:    true, // leaving files or sockets of its own
+			BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate}})
+	}
 	return c, h
 }
 

@@ -23,7 +23,8 @@ type task struct {
 	adopted   bool   // an earlier process started it
 	isolation runner.Isolation
 	capture   *output.Capture
-	over      chan struct{} // closed when too much was written
+	over      chan struct{}  // closed when too much was written
+	told      sync.WaitGroup // writing to its standard input
 
 	done   chan struct{} // closed when result and err are there
 	result runner.Result
@@ -81,6 +82,12 @@ func (r *Runner) start(ctx context.Context, rt runner.Task, group *membership) (
 		r.alter(c, host)
 	}
 	var net *network.NetworkingConfig
+	if rt.LinkDir != "" {
+		if group != nil || gVisor(r.cfg.Runtime) {
+			return "", fmt.Errorf("task %q: %w: sockets are given to single tasks under the host's kernel: gVisor connects to none of the host's", rt.ID, runner.ErrUnavailable)
+		}
+		t.isolation = t.isolation.With("sockets-given")
+	}
 	if group != nil {
 		net = group.join(c, host)
 		t.isolation = t.isolation.Without("namespace-network").With("network-private")
@@ -97,6 +104,9 @@ func (r *Runner) start(ctx context.Context, rt runner.Task, group *membership) (
 		end()
 		return "", err
 	}
+	if rt.Stdin != nil {
+		t.told.Go(func() { stream.tell(rt.Stdin) }) // ends with the stream, which follow closes
+	}
 	r.take(life, end, t, stream, exited, failed, rt.Limits.Deadline)
 	return h, nil
 }
@@ -108,6 +118,9 @@ func (r *Runner) Adopt(ctx context.Context, rt runner.Task) (runner.Handle, erro
 		return "", err
 	}
 	h := runner.Handle(rt.ID)
+	if rt.Stdin != nil {
+		return "", fmt.Errorf("task %q: adopting: what it was told is not known to be this: %w", rt.ID, runner.ErrOutputLost)
+	}
 	t := &task{Task: rt, name: r.name(h), adopted: true, over: make(chan struct{}), done: make(chan struct{})}
 	t.capture = output.New(rt.Limits.OutputBytes, rt.Progress, func() { close(t.over) })
 	if t.isolation, err = r.Probe(ctx); err != nil {
@@ -116,7 +129,7 @@ func (r *Runner) Adopt(ctx context.Context, rt runner.Task) (runner.Handle, erro
 	if _, err := r.eng.find(ctx, t.name); err != nil {
 		return "", fmt.Errorf("task %q: adopting: %w", rt.ID, err)
 	}
-	stream, err := r.eng.attach(ctx, t.name)
+	stream, err := r.eng.attach(ctx, t.name, false)
 	if err != nil {
 		return "", fmt.Errorf("task %q: adopting: %w", rt.ID, err)
 	}
@@ -187,6 +200,7 @@ func (r *Runner) follow(ctx context.Context, t *task, stream io.ReadCloser, exit
 	<-read
 	grace.Stop()
 	_ = stream.Close()
+	t.told.Wait()
 	return exit, err
 }
 

@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/sandbox/runner"
 )
 
@@ -74,6 +76,19 @@ func New(worker []byte) (*Image, error) {
 		return nil, fmt.Errorf("making image: %w", err)
 	}
 	return &Image{Digest: digest, Layer: config.RootFS.DiffIDs[0].String(), Arch: arch, image: img}, nil
+}
+
+// Names are the digests by which a program is known: of its bytes, which are what a process runs, and of its image.
+func Names(path string) (program, img enclave.Digest, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return program, img, err
+	}
+	i, err := New(data)
+	if err != nil {
+		return program, img, fmt.Errorf("%s: %w", path, err)
+	}
+	return canon.Sum(data), i.Digest, nil
 }
 
 // WriteTo writes the image as an archive that an engine can load, under the tag ref.

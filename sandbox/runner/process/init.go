@@ -26,6 +26,7 @@ const (
 	fdReport
 	fdProgram
 	fdInput
+	fdLinks // only of a task that has some
 )
 
 // initCalled guards against programs that forgot Init: executed again they would run as themselves, and again.
@@ -54,6 +55,8 @@ type spec struct {
 	Env       []string `json:"env"`
 	Input     string   `json:"input"` // path of the folder; used if it did not come as a mount
 	InputTree bool     `json:"tree"`  // fdInput is a detached mount
+	Links     string   `json:"links"` // path of the folder with sockets; "" = none
+	LinksTree bool     `json:"links_tree"`
 	TmpMiB    int64    `json:"tmp"`
 	MemoryMiB int64    `json:"memory"`
 	CPU       uint64   `json:"cpu"`     // RLIMIT_CPU, in seconds: more than the deadline allows
@@ -110,9 +113,9 @@ func stage() {
 		return
 	}
 	if s.with("files-closed") {
-		keepFiles(s.Level.mounts())
+		s.keepFiles()
 	}
-	if filter := seccomp.Filter(os.Getpid(), fdProgram); s.with("seccomp") {
+	if filter := seccomp.Filter(os.Getpid(), fdProgram, s.Links != ""); s.with("seccomp") {
 		rep.note("seccomp", seccomp.Load(filter))
 	}
 	rep.send()
@@ -220,13 +223,20 @@ func unixStrings(list []string) ([]*byte, error) {
 }
 
 // keepFiles has everything but the standard streams closed on execution. Without a mount the worker's arguments name
-// its folder through fdInput, which then stays.
-func keepFiles(mounted bool) {
+// its folders through fdInput and fdLinks, which then stay.
+func (s *spec) keepFiles() {
 	unix.CloseOnExec(fdReport)
 	unix.CloseOnExec(fdProgram)
-	if mounted {
-		unix.CloseOnExec(fdInput)
+	first := uint(fdInput)
+	if !s.Level.mounts() {
+		if first++; s.Links != "" {
+			first++
+		}
 	}
-	// Whatever else a parent may have leaked; since Linux 5.11.
-	_ = unix.CloseRange(fdInput+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+	// Also whatever a parent may have leaked; since Linux 5.11.
+	if unix.CloseRange(first, ^uint(0), unix.CLOSE_RANGE_CLOEXEC) != nil {
+		for fd := int(first); fd <= fdLinks; fd++ {
+			unix.CloseOnExec(fd)
+		}
+	}
 }

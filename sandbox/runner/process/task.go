@@ -27,8 +27,9 @@ type task struct {
 	capture   *output.Capture
 	group     *cgroup
 	isolation runner.Isolation
-	readers   sync.WaitGroup // of the two streams
+	readers   sync.WaitGroup // of the two streams, and the writer of the third
 	streams   [2]*os.File
+	stdin     *os.File // the writing end; nil if there is nothing to tell
 	started   time.Time
 
 	done   chan struct{} // closed when result and err are there
@@ -43,18 +44,28 @@ type task struct {
 // launch starts the init stage and returns when the worker has been executed, or an error and nothing left behind.
 func (t *task) launch(ctx context.Context, r *Runner, program *os.File) error {
 	t.capture = output.New(t.Limits.OutputBytes, t.Progress, func() { t.kill(runner.Output) })
-	input, tree, err := openInput(t.level, t.InputDir)
+	input, tree, err := openFolder(t.level, t.InputDir)
 	if err != nil {
 		return err
 	}
 	defer input.Close()
+	folders := []*os.File{input}
+	linksTree := false
+	if t.LinkDir != "" {
+		links, tree, err := openFolder(t.level, t.LinkDir)
+		if err != nil {
+			return err
+		}
+		defer links.Close()
+		folders, linksTree = append(folders, links), tree
+	}
 	t.group = r.groups.newCgroup(t.ID, t.Limits)
-	s := spec{Probe: t.probe, Level: t.level, Args: t.arguments(), Env: t.Limits.Env(), Input: t.InputDir, InputTree: tree,
+	s := spec{Probe: t.probe, Level: t.level, Args: t.arguments(), Env: t.Limits.Env(), Input: t.InputDir, InputTree: tree, Links: t.LinkDir, LinksTree: linksTree,
 		TmpMiB: t.Limits.TmpMiB, MemoryMiB: t.Limits.MemoryMiB, CPU: uint64(t.Limits.CPUSeconds()), Without: r.without}
 	if t.level.User && !t.group.counts() {
 		s.Threads = uint64(t.Limits.Pids) // counted for each user namespace; outside one it would count all of a user's
 	}
-	reports, err := t.spawn(s, program, input)
+	reports, err := t.spawn(s, program, folders)
 	if err != nil {
 		return errors.Join(err, t.group.remove())
 	}
@@ -67,12 +78,15 @@ func (t *task) launch(ctx context.Context, r *Runner, program *os.File) error {
 	return nil
 }
 
-// arguments replaces the input folder's name where the worker will not see it under that name.
+// arguments replaces the folders' names where the worker will not see them under those names.
 func (t *task) arguments() []string {
 	args := make([]string, len(t.Args))
 	for i, a := range t.Args {
-		if rest, ok := strings.CutPrefix(a, runner.InputFolder); ok && !t.level.mounts() && (rest == "" || rest[0] == '/') {
-			a = fmt.Sprintf("/proc/self/fd/%d%s", fdInput, rest)
+		for folder, fd := range map[string]int{runner.InputFolder: fdInput, runner.LinkFolder: fdLinks} {
+			if rest, ok := strings.CutPrefix(a, folder); ok && !t.level.mounts() && (rest == "" || rest[0] == '/') {
+				a = fmt.Sprintf("/proc/self/fd/%d%s", fd, rest)
+				break
+			}
 		}
 		args[i] = a
 	}
@@ -80,7 +94,7 @@ func (t *task) arguments() []string {
 }
 
 // spawn executes this program again as the init stage, puts it into its group and only then tells it what to do.
-func (t *task) spawn(s spec, program, input *os.File) (reports *os.File, err error) {
+func (t *task) spawn(s spec, program *os.File, folders []*os.File) (reports *os.File, err error) {
 	var mine, theirs []*os.File
 	defer func() {
 		for _, f := range theirs {
@@ -92,11 +106,24 @@ func (t *task) spawn(s spec, program, input *os.File) (reports *os.File, err err
 			}
 		}
 	}()
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return nil, err
+	if t.Stdin == nil {
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			return nil, err
+		}
+		theirs = append(theirs, null)
+	} else {
+		read, write, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		theirs, t.stdin = append(theirs, read), write
 	}
-	theirs = append(theirs, null)
+	defer func() {
+		if err != nil && t.stdin != nil {
+			_ = t.stdin.Close()
+		}
+	}()
 	for range 4 { // standard output, standard error, reports, specification
 		read, write, err := os.Pipe()
 		if err != nil {
@@ -109,7 +136,7 @@ func (t *task) spawn(s spec, program, input *os.File) (reports *os.File, err err
 	}
 	proc, err := os.StartProcess("/proc/self/exe", []string{marker}, &os.ProcAttr{
 		Dir: "/", Env: []string{}, Sys: t.level.attributes(),
-		Files: []*os.File{theirs[0], theirs[1], theirs[2], theirs[4], theirs[3], program, input},
+		Files: append([]*os.File{theirs[0], theirs[1], theirs[2], theirs[4], theirs[3], program}, folders...),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting the init stage: %w", err)
@@ -137,6 +164,12 @@ func (t *task) spawn(s spec, program, input *os.File) (reports *os.File, err err
 			_, _ = io.Copy(w, t.streams[i]) // ends with the last process that holds the other end, or in finish
 		})
 	}
+	if t.stdin != nil {
+		t.readers.Go(func() { // ends with the last process that holds the other end
+			_, _ = t.stdin.Write(t.Stdin)
+			_ = t.stdin.Close()
+		})
+	}
 	return mine[2], nil
 }
 
@@ -154,6 +187,9 @@ func (t *task) await(ctx context.Context, reports *os.File) error {
 		if err = dec.Decode(&last); errors.Is(err, io.EOF) {
 			t.started = time.Now()
 			t.isolation = isolation(first.Applied, t.group)
+			if t.LinkDir != "" {
+				t.isolation = t.isolation.With("sockets-given")
+			}
 			return nil
 		}
 	}
@@ -180,6 +216,9 @@ func (t *task) finish() (runner.Result, error) {
 	ended := time.Now()
 	for _, s := range t.streams {
 		_ = s.SetReadDeadline(ended.Add(2 * time.Second)) // all writers are dead, unless one left a plain process's session
+	}
+	if t.stdin != nil {
+		_ = t.stdin.SetWriteDeadline(ended.Add(2 * time.Second)) // for the same reason
 	}
 	t.readers.Wait()
 	t.capture.Flush()

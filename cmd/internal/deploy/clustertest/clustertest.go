@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -50,6 +51,12 @@ type part struct {
 // configuration file first.
 func Start(t testing.TB, o hometest.Options, edit func(yaml string) string) *Cluster {
 	t.Helper()
+	return StartMoved(t, o, "", edit)
+}
+
+// StartMoved is Start, with the records moved to PostgreSQL when the lab is laid out: postgres is what `lab deploy` is told.
+func StartMoved(t testing.TB, o hometest.Options, postgres string, edit func(yaml string) string) *Cluster {
+	t.Helper()
 	if o.Worker == "" {
 		if o.Worker = os.Getenv("LAB_WORKER"); o.Worker == "" {
 			dir := t.TempDir()
@@ -64,7 +71,14 @@ func Start(t testing.TB, o hometest.Options, edit func(yaml string) string) *Clu
 	if err := hometest.Make(t.Context(), from, o); err != nil {
 		t.Fatal(err)
 	}
-	laid, err := deploy.Lay(t.Context(), from, out, deploy.Options{Ports: freePorts(t, 5), Worker: o.Worker, Isolation: "process", Now: time.Now()})
+	lay := deploy.Options{Ports: freePorts(t, 5), Worker: o.Worker, Isolation: "process", Now: time.Now(), Database: o.Database, Postgres: postgres}
+	if lay.Postgres == "" && o.Database != "" {
+		lay.Postgres = filepath.Join(dir, "dsn")
+		if err := os.WriteFile(lay.Postgres, []byte(o.Database), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	laid, err := deploy.Lay(t.Context(), from, out, lay)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +160,30 @@ func (c *Cluster) Stop(name string) {
 	}
 	if c.t.Failed() {
 		c.t.Logf("log of %s:\n%s", name, p.log)
+	}
+}
+
+// Ended waits for a part that ends by itself, and returns why.
+func (c *Cluster) Ended(name string) error {
+	c.mu.Lock()
+	p := c.parts[name]
+	delete(c.parts, name)
+	c.mu.Unlock()
+	<-p.done
+	return p.err
+}
+
+// Logs waits until a part has logged a text.
+func (c *Cluster) Logs(name, text string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	defer cancel()
+	for !strings.Contains(c.Log(name), text) {
+		select {
+		case <-ctx.Done():
+			c.t.Fatalf("%s does not log %q:\n%s", name, text, c.Log(name))
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }
 

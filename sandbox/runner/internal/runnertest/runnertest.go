@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,6 +98,7 @@ func (s *Suite) Run(t *testing.T) {
 	}{
 		{"Echo", s.echo}, {"Exit", s.exit}, {"Attack", s.attack}, {"LargeInput", s.largeInput}, {"Limits", s.limits},
 		{"Lifecycle", s.lifecycle}, {"Cancel", s.cancel}, {"Parallel", s.parallel}, {"Refusals", s.refusals}, {"Pinned", s.pinned},
+		{"Stdin", s.stdin}, {"Links", s.links},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			part.test(t)
@@ -136,6 +139,123 @@ func (s *Suite) echo(t *testing.T) {
 	res := s.run(t, s.Task(t, "dump"))
 	if len(res.Stdout) != 1<<20 || res.Err() != nil {
 		t.Errorf("%d bytes, %v", len(res.Stdout), res.Err())
+	}
+}
+
+// stdin tells a worker more than pipes hold, and one that does not listen.
+func (s *Suite) stdin(t *testing.T) {
+	said := bytes.Repeat([]byte("a secret "), 40_000)
+	task := s.Task(t, "stdin")
+	task.Stdin = said
+	if res := s.run(t, task); !bytes.Equal(res.Stdout, said) || res.Err() != nil {
+		t.Errorf("%d bytes of %d came back, %v", len(res.Stdout), len(said), res.Err())
+	}
+	task = s.Task(t, "stdin")
+	task.Stdin = []byte{}
+	if res := s.run(t, task); string(res.Stderr) != "read 0\n" || res.Err() != nil {
+		t.Errorf("an empty input: %s, %v", res.Stderr, res.Err())
+	}
+	if res := s.run(t, s.Task(t, "stdin")); string(res.Stderr) != "read 0\n" || res.Err() != nil {
+		t.Errorf("no input: %s, %v", res.Stderr, res.Err())
+	}
+	task = s.Task(t, "exit", "3")
+	task.Stdin = said
+	if res := s.run(t, task); res.Exit != 3 {
+		t.Errorf("a worker that does not listen: exit %d, %v", res.Exit, res.Err())
+	}
+	plain := s.Task(t, "stdin")
+	task = plain
+	task.Stdin = said
+	if task.Fingerprint() != plain.Fingerprint() {
+		t.Error("what a worker is told shows in its fingerprint")
+	}
+}
+
+// Links makes a folder with sockets, each of which answers its own name to whoever says it, below a closed folder.
+func Links(t testing.TB, names ...string) string {
+	t.Helper()
+	closed, err := os.MkdirTemp("", "links-") // socket names are short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(closed) })
+	dir := filepath.Join(closed, "l")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		l, err := net.Listen("unix", path)
+		if err == nil {
+			err = os.Chmod(path, 0o666)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var served sync.WaitGroup
+		t.Cleanup(func() { l.Close(); served.Wait() })
+		served.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				said, _ := io.ReadAll(c)
+				fmt.Fprintf(c, "%s here, not %s", name, said)
+				c.Close()
+			}
+		})
+	}
+	return dir
+}
+
+// links gives a worker two sockets, and sees that it gets these and nothing else.
+func (s *Suite) links(t *testing.T) {
+	want, err := s.Runner.Probe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	task := s.Task(t, "links", runner.LinkFolder, "next", "prev")
+	task.LinkDir = Links(t, "next", "prev")
+	res := s.run(t, task)
+	if err := res.Err(); err != nil {
+		t.Fatalf("%v\n%s", err, res.Stderr)
+	}
+	if diff := cmp.Diff(want.With("sockets-given").String(), res.Isolation.String()); diff != "" {
+		t.Errorf("in force (-want +got):\n%s", diff)
+	}
+	got := map[string]string{}
+	if err := json.Unmarshal(res.Stdout, &got); err != nil {
+		t.Fatal(err)
+	}
+	for name, result := range got {
+		if peer, ok := strings.CutPrefix(name, "answer-"); ok {
+			if result != fmt.Sprintf("%s here, not %s", peer, peer) {
+				t.Errorf("%s answers %q", peer, result)
+			}
+			delete(got, name)
+		} else if result == "" {
+			t.Errorf("%s worked", name)
+		}
+	}
+	if names, err := os.ReadDir(task.LinkDir); err != nil || len(names) != 2 {
+		t.Errorf("the folder was changed: %v, %v", names, err)
+	}
+	t.Log(got)
+
+	for what, spoil := range map[string]func(dir string) error{
+		"a file":   func(dir string) error { return os.WriteFile(filepath.Join(dir, "file"), nil, 0o644) },
+		"closed":   func(dir string) error { return os.Chmod(dir, 0o700) },
+		"not here": os.RemoveAll,
+	} {
+		task := s.Task(t, "links", runner.LinkFolder)
+		task.LinkDir = Links(t, "next")
+		if err := spoil(task.LinkDir); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Runner.Start(t.Context(), task); !errors.Is(err, runner.ErrInvalid) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 

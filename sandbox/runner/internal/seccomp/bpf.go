@@ -21,9 +21,14 @@ const (
 )
 
 // Filter is the program for the calling process, which is allowed one thing more: to execute the program that is open
-// as file descriptor program, by execveat(2) with an empty path. No path is ever executed.
-func Filter(pid, program int) []unix.SockFilter {
-	list := append(rules(pid), rule{"execveat", unix.SYS_EXECVEAT, []check{{0, all, uint64(program)}, {4, all, unix.AT_EMPTY_PATH}}})
+// as file descriptor program, by execveat(2) with an empty path. No path is ever executed. links allows connecting to
+// Unix sockets.
+func Filter(pid, program int, links bool) []unix.SockFilter {
+	list := rules(pid)
+	if links {
+		list = append(list, linkRules()...)
+	}
+	list = append(list, rule{"execveat", unix.SYS_EXECVEAT, []check{{0, all, uint64(program)}, {4, all, unix.AT_EMPTY_PATH}}})
 	return assemble(list)
 }
 

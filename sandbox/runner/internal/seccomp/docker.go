@@ -36,6 +36,9 @@ func Docker() string { return profileOf(rules(1)) }
 // TCP connections over IPv4.
 func DockerGroup() string { return profileOf(append(rules(1), groupRules()...)) }
 
+// DockerLinks is the profile for a container that was given Unix sockets to connect to.
+func DockerLinks() string { return profileOf(append(rules(1), linkRules()...)) }
+
 func profileOf(list []rule) string {
 	list = append(list, rule{"execve", unix.SYS_EXECVE, nil}, rule{"fstatfs", unix.SYS_FSTATFS, nil})
 	p := profile{DefaultAction: "SCMP_ACT_ERRNO", Architectures: []string{dockerArch}}

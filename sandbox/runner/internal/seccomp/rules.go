@@ -76,6 +76,17 @@ func rules(pid int) []rule {
 	return append(list, machineRules()...)
 }
 
+// linkRules are what a worker may call that was given sockets to connect to: it makes no other kind of socket, and
+// listens to nobody. Of what can be reached with one of these, its file system holds only those that it was given; names
+// outside of file systems are its network namespace's own.
+func linkRules() []rule {
+	return []rule{
+		{"socket", unix.SYS_SOCKET, []check{{0, all, unix.AF_UNIX}, {1, 0xf, unix.SOCK_STREAM}, {2, all, 0}}},
+		{"connect", unix.SYS_CONNECT, nil}, {"getsockname", unix.SYS_GETSOCKNAME, nil}, {"getpeername", unix.SYS_GETPEERNAME, nil},
+		{"setsockopt", unix.SYS_SETSOCKOPT, nil}, {"getsockopt", unix.SYS_GETSOCKOPT, nil}, {"shutdown", unix.SYS_SHUTDOWN, nil},
+	}
+}
+
 // groupRules are what a member of a group may call besides. SOCK_NONBLOCK and SOCK_CLOEXEC are bits of the type.
 func groupRules() []rule {
 	return []rule{

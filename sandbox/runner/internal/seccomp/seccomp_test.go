@@ -48,7 +48,7 @@ const (
 )
 
 func TestFilter(t *testing.T) {
-	p := Filter(pid, program)
+	p := Filter(pid, program, false)
 	const thread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
 	for _, row := range []struct {
 		name   string
@@ -85,6 +85,36 @@ func TestFilter(t *testing.T) {
 	}
 	if got := simulate(t, p, auditArch+1, unix.SYS_READ, [6]uint64{}); got == allow {
 		t.Error("a call of another architecture passed")
+	}
+}
+
+// A task that was given sockets may make stream sockets of that family and connect them, and no others.
+func TestLinksFilter(t *testing.T) {
+	p := Filter(pid, program, true)
+	for _, row := range []struct {
+		name   string
+		number uint32
+		args   [6]uint64
+		ok     bool
+	}{
+		{"unix stream", unix.SYS_SOCKET, [6]uint64{unix.AF_UNIX, unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK}, true},
+		{"unix datagram", unix.SYS_SOCKET, [6]uint64{unix.AF_UNIX, unix.SOCK_DGRAM}, false},
+		{"unix stream of another protocol", unix.SYS_SOCKET, [6]uint64{unix.AF_UNIX, unix.SOCK_STREAM, 1}, false},
+		{"tcp", unix.SYS_SOCKET, [6]uint64{unix.AF_INET, unix.SOCK_STREAM}, false},
+		{"vsock", unix.SYS_SOCKET, [6]uint64{unix.AF_VSOCK, unix.SOCK_STREAM}, false},
+		{"another family by the upper half", unix.SYS_SOCKET, [6]uint64{1<<32 | unix.AF_UNIX, unix.SOCK_STREAM}, false},
+		{"connect", unix.SYS_CONNECT, [6]uint64{3}, true},
+		{"bind", unix.SYS_BIND, [6]uint64{3}, false},
+		{"listen", unix.SYS_LISTEN, [6]uint64{3}, false},
+		{"accept", unix.SYS_ACCEPT4, [6]uint64{3}, false},
+		{"pair", unix.SYS_SOCKETPAIR, [6]uint64{unix.AF_UNIX, unix.SOCK_STREAM}, false},
+		{"passing files", unix.SYS_SENDMSG, [6]uint64{3}, false},
+		{"taking files", unix.SYS_RECVMSG, [6]uint64{3}, false},
+		{"becoming the worker", unix.SYS_EXECVEAT, [6]uint64{program, 0, 0, 0, unix.AT_EMPTY_PATH}, true},
+	} {
+		if got := simulate(t, p, auditArch, row.number, row.args); (got == allow) != row.ok {
+			t.Errorf("%s: %#x", row.name, got)
+		}
 	}
 }
 

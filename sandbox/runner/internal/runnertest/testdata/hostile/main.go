@@ -57,6 +57,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, "spinning")
 		for {
 		}
+	case "stdin":
+		n, err := io.Copy(os.Stdout, os.Stdin)
+		die(err)
+		fmt.Fprintln(os.Stderr, "read", n)
+	case "links":
+		links(args[0], os.Args[3:])
 	case "dump":
 		os.Stdout.Write(bytes.Repeat([]byte("0123456789abcdef"), 1<<16))
 	}
@@ -188,6 +194,63 @@ func attack(loopback string) {
 	processes(note)
 	calls(note)
 	note("tmp", os.WriteFile("/tmp/scratch", []byte("x"), 0o600))
+	out, err := json.Marshal(got)
+	die(err)
+	os.Stdout.Write(out)
+}
+
+// links says hello to sockets in a folder, then tries what a task that was given them may not do.
+func links(folder string, names []string) {
+	got := map[string]string{}
+	note := func(name string, err error) {
+		got[name] = ""
+		if err != nil {
+			got[name] = err.Error()
+		}
+	}
+	for _, name := range names {
+		c, err := net.Dial("unix", filepath.Join(folder, name))
+		die(err)
+		fmt.Fprint(c, name)
+		die(c.(*net.UnixConn).CloseWrite())
+		answer, err := io.ReadAll(c)
+		die(err)
+		got["answer-"+name] = string(answer)
+		note("remove-"+name, os.Remove(filepath.Join(folder, name)))
+		note("rename-"+name, os.Rename(filepath.Join(folder, name), filepath.Join(folder, "x")))
+	}
+	note("create", os.WriteFile(filepath.Join(folder, "file"), nil, 0o600))
+	for name, domain := range map[string]int{"inet": unix.AF_INET, "inet6": unix.AF_INET6, "vsock": unix.AF_VSOCK, "netlink": unix.AF_NETLINK, "packet": unix.AF_PACKET, "alg": unix.AF_ALG} {
+		kind := unix.SOCK_STREAM
+		if name == "netlink" || name == "packet" {
+			kind = unix.SOCK_RAW
+		}
+		fd, err := unix.Socket(domain, kind, 0)
+		if err == nil {
+			unix.Close(fd)
+		}
+		note("socket-"+name, err)
+	}
+	for name, kind := range map[string]int{"dgram": unix.SOCK_DGRAM, "seqpacket": unix.SOCK_SEQPACKET} {
+		_, err := unix.Socket(unix.AF_UNIX, kind, 0)
+		note("socket-"+name, err)
+	}
+	_, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	note("pair", err)
+	_, err = net.Listen("unix", "/tmp/listen")
+	note("listen", err)
+	_, err = net.Listen("unix", "@listen")
+	note("listen-abstract", err)
+	for _, path := range []string{"/var/run/docker.sock", "/run/docker.sock", "/run/systemd/private", "/run/dbus/system_bus_socket"} {
+		_, err := net.Dial("unix", path)
+		note("dial"+path, err)
+	}
+	// A socket is no way to another's files.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	die(err)
+	note("pass-files", unix.Sendmsg(fd, []byte{0}, unix.UnixRights(0), nil, 0))
+	_, _, _, _, err = unix.Recvmsg(fd, make([]byte, 1), make([]byte, 64), unix.MSG_DONTWAIT)
+	note("take-files", err)
 	out, err := json.Marshal(got)
 	die(err)
 	os.Stdout.Write(out)
