@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -515,5 +517,97 @@ func replaced(t *testing.T, c *clustertest.Cluster) {
 	}
 	if _, err := c.Person("zhao.min").Fsck(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A lab that shows another log than before, or keeps back what its log announces, is found out from a client's folder, and
+// both signed checkpoints stay there.
+func TestAuditFindsForks(t *testing.T) {
+	c := clustertest.Start(t, hometest.Options{}, nil)
+	fsck := func() (*client.Audited, error) { return c.Person("zhao.min").Fsck(t.Context()) }
+	first, err := fsck()
+	if err != nil || first.Before != 0 {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	backup := t.TempDir()
+	c.Stop(clustertest.Labd)
+	c.Stop(clustertest.Witness)
+	for _, part := range []string{clustertest.Labd, clustertest.Witness} {
+		replaceDir(t, filepath.Join(c.Dir, part), filepath.Join(backup, part))
+	}
+	c.Begin(clustertest.Witness)
+	c.Begin(clustertest.Labd)
+	c.Ready()
+	if _, err := ask(t, c, query); err != nil {
+		t.Fatal(err)
+	}
+	second, err := fsck()
+	if err != nil || second.Before != first.Checkpoint.Size || second.Checkpoint.Size <= first.Checkpoint.Size || second.Releases != 1 {
+		t.Fatalf("%+v, %v", second, err)
+	}
+	// Back to before, with the witness, which forgets with it: the client has not.
+	c.Stop(clustertest.Labd)
+	c.Stop(clustertest.Witness)
+	for _, part := range []string{clustertest.Labd, clustertest.Witness} {
+		replaceDir(t, filepath.Join(backup, part), filepath.Join(c.Dir, part))
+	}
+	c.Begin(clustertest.Witness)
+	c.Begin(clustertest.Labd)
+	c.Ready()
+	evidence := func(offered string) {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(c.Folder("zhao.min"), "log-fork.json"))
+		var fork struct{ Seen, Offered string }
+		if err == nil {
+			err = json.Unmarshal(data, &fork)
+		}
+		if err != nil || fork.Seen != second.Note || offered != "" && fork.Offered != offered {
+			t.Errorf("evidence %+v, %v", fork, err)
+		}
+	}
+	if _, err := fsck(); !errors.Is(err, refusal.ErrLogFork) || !strings.Contains(err.Error(), "were seen before") {
+		t.Errorf("a log that went back: %v", err)
+	}
+	evidence(first.Note)
+	// It grows another way, beyond what was seen.
+	a := c.Person("zhao.min")
+	for i := 0; ; i++ {
+		_, cp, err := a.Checkpoint(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cp.Size > second.Checkpoint.Size {
+			break
+		}
+		var why *plan.RefusedError
+		if _, err := ask(t, c, fmt.Sprintf("SELECT no%d FROM health", i)); !errors.As(err, &why) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := fsck(); !errors.Is(err, refusal.ErrLogFork) || !strings.Contains(err.Error(), "is not the one seen before") {
+		t.Errorf("a log that forked: %v", err)
+	}
+	evidence("")
+
+	// A person who never looked before is shown a whole log, from which a statement is kept back.
+	c.Stop(clustertest.Labd)
+	store, err := sql.Open("sqlite", filepath.Join(c.Dir, clustertest.Labd, "lab.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := store.ExecContext(t.Context(), "DELETE FROM statements WHERE seq = (SELECT MAX(seq) FROM statements)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		t.Fatalf("%d rows, %v", n, err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.Begin(clustertest.Labd)
+	c.Ready()
+	if _, err := c.Person("wang.fang").Fsck(t.Context()); !errors.Is(err, enclave.ErrLogProof) || !strings.Contains(err.Error(), "which the lab does not show") {
+		t.Errorf("a statement that is kept back: %v", err)
 	}
 }

@@ -208,8 +208,8 @@ func (c *Client) Lead(ctx context.Context, b *enclave.Bundle, step func(string))
 }
 
 // Recheck has the custodian hold a finished release against its own pieces, with the evidence that the custodian "of" kept;
-// with its own or else any if that is empty. It says whose evidence it used. A custodian that has none is
-// enclave.ErrNotFound.
+// with its own or else any if that is empty. It says whose evidence it used. Where that custodian has none, or this one
+// has no pieces of the release's epoch any more, it is an enclave.ErrNotFound that says which.
 func (c *Client) Recheck(ctx context.Context, b *enclave.Bundle, of string) (evidenceBy string, err error) {
 	ctx, cancel := within(ctx, enclavev1.CustodianService_Recheck_FullMethodName)
 	defer cancel()
@@ -218,8 +218,8 @@ func (c *Client) Recheck(ctx context.Context, b *enclave.Bundle, of string) (evi
 		return "", err
 	}
 	resp, err := c.rpc.Recheck(ctx, &enclavev1.RecheckRequest{Bundle: data, Of: of})
-	if status.Code(err) == codes.NotFound {
-		return "", fmt.Errorf("custodian %q: evidence of release %s kept by %q: %w", c.name, b.Release.Digest().Short(), of, enclave.ErrNotFound)
+	if st, _ := status.FromError(err); st.Code() == codes.NotFound {
+		return "", fmt.Errorf("custodian %q, on the record of %q: %s: %w", c.name, of, st.Message(), enclave.ErrNotFound)
 	}
 	return resp.GetEvidenceBy(), c.fault(err)
 }

@@ -11,7 +11,6 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/custodian"
 	"yingzhou.dev/lab/enclave/keys"
-	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/internal/rpc"
@@ -200,17 +199,13 @@ func (r *Remote) Recheck(ctx context.Context, id sandbox.JobID) (out []home.Rech
 	for _, by := range info.Roster.WithRole(operators.RoleCustodian) {
 		for _, of := range rel.Custodians {
 			err := r.ask(ctx, info, by.Name, func(c *custodian.Client) error { _, err := c.Recheck(ctx, b, of); return err })
-			var refused *refusal.Refusal
-			switch {
-			case errors.Is(err, enclave.ErrNotFound): // it signed, and was put back from a copy since
-				continue
-			case err == nil, errors.As(err, &refused):
-				answered++
-			case ctx.Err() != nil:
+			if ctx.Err() != nil {
 				return nil, err
 			}
-			out = append(out, home.Rechecked{By: by.Name, TookPart: slices.Contains(rel.Custodians, by.Name), Of: of, Err: err, Unanswered: err != nil && refused == nil})
-			last = err
+			found := home.Rechecked{By: by.Name, TookPart: slices.Contains(rel.Custodians, by.Name), Of: of, Err: err, Unanswered: home.Incomparable(err)}
+			if out, last = append(out, found), err; !found.Unanswered {
+				answered++
+			}
 		}
 	}
 	if answered == 0 {
