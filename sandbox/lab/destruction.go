@@ -10,6 +10,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 )
@@ -225,7 +226,9 @@ func (l *Lab) certify(ctx context.Context, o *order, c enclave.Disposal, roster 
 	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryCertificate, Subject: s.Digest(), By: l.cfg.Lab.Name(), At: l.now()}); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.CertLogged)
 	_, err = l.cfg.Store.PutArtefact(ctx, s, l.cfg.Clock())
+	failpoint.Hit(failpoint.CertStored)
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 )
@@ -126,13 +127,16 @@ func (l *Lab) OrderDisposal(ctx context.Context, s enclave.Signed) (_ enclave.Si
 		if _, err := l.cfg.Store.PutArtefact(ctx, s, l.cfg.Clock()); err != nil {
 			return s, false, err
 		}
+		failpoint.Hit(failpoint.OrderStored)
 	}
 	all, err := disposals(ctx, l.cfg.Store)
 	if err != nil {
 		return s, false, err
 	}
 	first := all[o.Keyset]
-	return first.signed, true, l.announceDisposal(ctx, first)
+	err = l.announceDisposal(ctx, first)
+	failpoint.Hit(failpoint.OrderLogged)
+	return first.signed, true, err
 }
 
 // second joins an official's order with the one that waits. It is in force when two different people have signed the same

@@ -5,6 +5,7 @@
 //
 //	OUT/ca/                 the authority of certificates: belongs on a machine that runs nothing else
 //	OUT/labd/               labd.yaml, signing keys, database, log, blobs
+//	OUT/labd-2/ …           further control planes on the same PostgreSQL, log and blobs
 //	OUT/witness/            witness.yaml, cosigning key, what it saw last
 //	OUT/CUSTODIAN/          custodian.yaml, client.yaml, identity, keyring, ledger, copies of blobs
 //	OUT/people/NAME/        client.yaml, identity, and for a steward the agency's keys
@@ -32,6 +33,7 @@ import (
 	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
@@ -41,28 +43,37 @@ import (
 type Options struct {
 	Host      string        // that daemons listen on and are reached at; "" = 127.0.0.1
 	Port      int           // of labd; the witness and the custodians follow; 0 = 7443
-	Ports     []int         // instead of Port: labd's, the witness's, then the custodians' in the roster's order
+	Ports     []int         // instead of Port: labd's, the witness's, the custodians' in the roster's order, further labds'
 	Metrics   int           // first port for metrics, on loopback; 0 = none
 	Valid     time.Duration // of certificates; 0 = pki.DefaultValid
 	Worker    string        // path of the worker program
 	Isolation string        // "", docker or process
 	Postgres  string        // file with a connection string, or a field in the control plane's Vault; "" = SQLite in labd's folder
 	Database  string        // connection string of the lab's database now, if that is PostgreSQL
+	Labds     int           // control planes that share one PostgreSQL; 0 = 1
 	Now       time.Time
 }
 
 // Laid is where everything is.
 type Laid struct {
-	Dir        string
+	Dir        string            `json:"dir"`
 	Lab        string            `json:"lab"`
-	Server     string            `json:"server"`
+	Server     string            `json:"server"` // where clients reach the control plane: addresses separated by commas
+	Labds      map[string]string `json:"labds"`  // folder → address
 	Witness    string            `json:"witness"`
 	Custodians map[string]string `json:"custodians"` // name → address
 	People     []string          `json:"people"`
 }
 
-// Lay moves the lab in a folder to a new folder of folders.
-func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) {
+// laying is the end of the new folder's name until everything is in it.
+const laying = ".laying"
+
+// laidFile in the new folder says where everything is.
+const laidFile = "laid.json"
+
+// Lay moves the lab in a folder to a new folder of folders. Cut off anywhere, the lab is in one of the two and in no third
+// state: calling again with the same folders ends it.
+func Lay(ctx context.Context, from, out string, o Options) (*Laid, error) {
 	if o.Host == "" {
 		o.Host = "127.0.0.1"
 	}
@@ -71,6 +82,12 @@ func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) 
 	}
 	if _, err := os.Lstat(out); err == nil {
 		return nil, fmt.Errorf("laying out: %s is there already", out)
+	}
+	if laid, err := takeUp(from, out); err != nil || laid != nil {
+		return laid, err
+	}
+	if o.Labds > 1 && o.Postgres == "" {
+		return nil, fmt.Errorf("laying out: %w: %d control planes need a PostgreSQL that they share", sandbox.ErrInvalid, o.Labds)
 	}
 	if o.Database != "" && o.Postgres == "" {
 		return nil, fmt.Errorf("laying out: %w: the lab's records are in PostgreSQL: say where labd finds its connection string", sandbox.ErrInvalid)
@@ -92,20 +109,65 @@ func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) 
 	if err = errors.Join(err, h.Close(ctx)); err != nil { // settles everything, and closes the database
 		return nil, err
 	}
-	if err := home.Retire(from); err != nil {
+	if err := home.BeginMove(from); err != nil {
 		return nil, err
 	}
-	l := &layout{from: from, out: out, o: o, roster: roster, signed: signed, root: root, port: o.Port, metrics: o.Metrics, database: database, vault: own}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(out), home.Reinstate(from))
-		}
-	}()
+	failpoint.Hit(failpoint.MoveBegun)
+	l := &layout{from: from, out: out + laying, o: o, roster: roster, signed: signed, root: root, port: o.Port, metrics: o.Metrics, database: database, vault: own}
 	laid, err := l.lay()
 	if err == nil && dsn != "" { // last: what fails before it leaves the database as it was
 		err = home.MoveRecords(ctx, from, root, dsn)
 	}
-	return laid, err
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(l.out), home.UndoMove(from))
+	}
+	failpoint.Hit(failpoint.MoveMade)
+	// From here on there is no way back; calling again ends what fails.
+	if err := home.EndMove(from); err != nil {
+		return nil, err
+	}
+	failpoint.Hit(failpoint.MoveEnded)
+	return laid, laid.name(out)
+}
+
+// name gives a folder that is whole its name.
+func (l *Laid) name(out string) error {
+	l.Dir = out
+	if err := os.Rename(out+laying, out); err != nil {
+		return fmt.Errorf("laying out: %w", err)
+	}
+	return durable.SyncDir(filepath.Dir(out))
+}
+
+// takeUp looks for what a call before left that was cut off: an unfinished folder is thrown away and the lab opened again;
+// a finished one gets its name.
+func takeUp(from, out string) (*Laid, error) {
+	moving, err := home.Moving(from)
+	if err != nil {
+		return nil, err
+	}
+	if moving {
+		if err := os.RemoveAll(out + laying); err != nil {
+			return nil, err
+		}
+		return nil, home.UndoMove(from)
+	}
+	moved, err := home.Moved(from)
+	if err != nil || !moved {
+		return nil, err
+	}
+	data, err := os.ReadFile(filepath.Join(out+laying, laidFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // moved elsewhere: home.Open says that there is no lab
+	}
+	laid := &Laid{}
+	if err == nil {
+		err = canon.Unmarshal(data, laid)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("laying out: %w", err)
+	}
+	return laid, laid.name(out)
 }
 
 // records says where labd's records will be: how to reach PostgreSQL, if they will be there, and the configuration's words
@@ -161,12 +223,21 @@ func (l *layout) lay() (*Laid, error) {
 		return nil, err
 	}
 	laid := &Laid{Dir: l.out, Lab: l.roster.Lab, Server: l.next(), Witness: l.next(), Custodians: map[string]string{}}
+	laid.Labds = map[string]string{"labd": laid.Server}
 	custodians := l.roster.WithRole(operators.RoleCustodian)
 	for _, p := range custodians {
 		laid.Custodians[p.Name] = l.next()
 	}
 	if err := l.plane(laid); err != nil {
 		return nil, err
+	}
+	for n := 2; n <= l.o.Labds; n++ {
+		name := fmt.Sprintf("labd-%d", n)
+		laid.Labds[name] = l.next()
+		laid.Server += "," + laid.Labds[name]
+		if err := l.beside(laid, name); err != nil {
+			return nil, err
+		}
 	}
 	if err := l.witness(laid); err != nil {
 		return nil, err
@@ -188,7 +259,7 @@ func (l *layout) lay() (*Laid, error) {
 			laid.People = append(laid.People, p.Name)
 		}
 	}
-	return laid, nil
+	return laid, durable.WriteFile(filepath.Join(l.out, laidFile), canon.MustMarshal(laid), 0o600)
 }
 
 // next is the next address.
@@ -244,14 +315,7 @@ root: %x
 }
 
 func (l *layout) plane(laid *Laid) error {
-	var lab string
-	for _, p := range l.roster.WithRole(operators.RoleLab) {
-		lab = p.Name
-	}
-	if err := l.issue(filepath.Join(l.out, "labd"), string(operators.RoleLab), lab); err != nil {
-		return err
-	}
-	files := [][2]string{{"plane/log", "labd/log"}, {"plane/blobs", "labd/blobs"}, {"plane/pending", "labd/state/pending"}}
+	files := [][2]string{{"plane/log", "labd/log"}, {"plane/blobs", "labd/blobs"}}
 	if l.o.Postgres == "" {
 		files = append(files, [2]string{"plane/lab.db", "labd/lab.db"})
 	}
@@ -260,14 +324,29 @@ func (l *layout) plane(laid *Laid) error {
 			return err
 		}
 	}
-	secrets, err := l.planeKeys()
+	return l.labd(laid, "labd", "")
+}
+
+// beside lays out one more control plane, with a state of its own, over the first one's log and blobs.
+func (l *layout) beside(laid *Laid, name string) error { return l.labd(laid, name, "../labd/") }
+
+// labd writes a control plane's keys, certificate and configuration; its log and blobs are under a path.
+func (l *layout) labd(laid *Laid, dir, shared string) error {
+	var lab string
+	for _, p := range l.roster.WithRole(operators.RoleLab) {
+		lab = p.Name
+	}
+	if err := l.issue(filepath.Join(l.out, dir), string(operators.RoleLab), lab); err != nil {
+		return err
+	}
+	secrets, err := l.planeKeys(dir)
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(filepath.Join(l.out, "labd", "roster.json"), canon.MustMarshal(l.signed), 0o644); err != nil {
+	if err := durable.WriteFile(filepath.Join(l.out, dir, "roster.json"), canon.MustMarshal(l.signed), 0o644); err != nil {
 		return err
 	}
-	text := "# The control plane. Every key is explained at cmd/internal/plane.Config.\n" + l.common(laid.Server) + secrets + fmt.Sprintf(`roster: roster.json
+	text := "# The control plane. Every key is explained at cmd/internal/plane.Config.\n" + l.common(laid.Labds[dir]) + secrets + fmt.Sprintf(`roster: roster.json
 witness: {name: witness, address: %q}
 custodians:
 `, laid.Witness)
@@ -278,14 +357,14 @@ custodians:
 	if err != nil {
 		return err
 	}
-	text += fmt.Sprintf("database: %s\nlog_dir: log\nblobs: blobs\nstate: state\nworker: {program: %q, isolation: %q}\n", l.database, worker, l.o.Isolation)
-	return l.write("labd/labd.yaml", text)
+	text += fmt.Sprintf("database: %s\nlog_dir: %slog\nblobs: %sblobs\nstate: state\nworker: {program: %q, isolation: %q}\n", l.database, shared, shared, worker, l.o.Isolation)
+	return l.write(dir+"/labd.yaml", text)
 }
 
 // planeKeys puts the control plane's signing keys into its folder, or its Vault's credentials, and returns the
 // configuration's lines for them.
-func (l *layout) planeKeys() (string, error) {
-	lines, err := l.vaultLines("vault", "labd", l.vault)
+func (l *layout) planeKeys(dir string) (string, error) {
+	lines, err := l.vaultLines("vault", dir, l.vault)
 	if err != nil {
 		return "", err
 	}
@@ -296,11 +375,11 @@ func (l *layout) planeKeys() (string, error) {
 		mount := cmp.Or(l.vault.Transit, "transit")
 		return lines + fmt.Sprintf("keys: {lab: \"vault:%[1]s/keys/lab\", node: \"vault:%[1]s/keys/node\", log: \"vault:%[1]s/keys/log\"}\n", mount), nil
 	}
-	if err := l.carry("plane/log.key", "labd/log.key"); err != nil {
+	if err := l.carry("plane/log.key", dir+"/log.key"); err != nil {
 		return "", err
 	}
 	for _, name := range []string{"lab", "node"} {
-		if err := l.signing("plane/"+name+".key", "labd/"+name+".key.pem"); err != nil {
+		if err := l.signing("plane/"+name+".key", dir+"/"+name+".key.pem"); err != nil {
 			return "", err
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,7 +21,9 @@ import (
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/internal/pki"
+	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/internal/strict"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/operators/registry"
@@ -36,7 +37,7 @@ const ConfigFile = "client.yaml"
 // Config is a client's configuration.
 type Config struct {
 	Lab      string    `yaml:"lab"`      // the lab's name
-	Server   string    `yaml:"server"`   // host:port of the control plane
+	Server   string    `yaml:"server"`   // host:port of the control plane; several that share a database are separated by commas
 	Root     string    `yaml:"root"`     // the lab's root public key in hexadecimal, pinned
 	TLS      pki.Files `yaml:"tls"`      // certificate, key and authority
 	Identity string    `yaml:"identity"` // the person's signing and receiving keys
@@ -76,8 +77,8 @@ func OpenRemote(dir, server string, clock func() time.Time) (*Remote, error) {
 		return nil, fmt.Errorf("%s: root is not a public key of %d hexadecimal digits", path, 2*ed25519.PublicKeySize)
 	}
 	cfg.Server = strings.TrimPrefix(cfg.Server, "https://")
-	if _, _, err := net.SplitHostPort(cfg.Server); err != nil {
-		return nil, fmt.Errorf("%s: server %q is not host:port", path, cfg.Server)
+	if _, err := rpc.Addresses(cfg.Server); err != nil {
+		return nil, fmt.Errorf("%s: server: %w", path, err)
 	}
 	r := &Remote{dir: dir, cfg: cfg, root: root, clock: clock}
 	if r.tls, err = pki.Open(cfg.Lab, cfg.TLS, clock); err != nil {
@@ -148,6 +149,7 @@ func (r *Remote) AddPerson(ctx context.Context, p operators.Party) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.IdentityStored)
 	p.Verify, p.HPKE = id.Verify(), id.HPKE()
 	return r.putRoster(ctx, root, roster, append(slices.Clone(roster.Parties), p))
 }

@@ -185,7 +185,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err := h.firstRoster(ctx); err != nil {
 		return err
 	}
-	if h.keeper, err = lab.NewKeeper(ctx, h.Lab, h.path("plane", "pending")); err != nil {
+	if h.keeper, err = lab.NewKeeper(ctx, h.Lab); err != nil {
 		return fmt.Errorf("opening lab: %w", err)
 	}
 	h.Registry, err = registry.New(registry.Config{Store: h.keeper, Log: h.keeper.Announce, RootKey: h.Root, Clock: h.opts.Clock,

@@ -10,6 +10,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
@@ -128,6 +129,7 @@ func (h *Home) DisposeDataset(ctx context.Context, dataset, who, cause, reason s
 		if err != nil {
 			return nil, err
 		}
+		failpoint.Hit(failpoint.KeyForgotten)
 	}
 	return h.Lab.Dispose(ctx, dataset)
 }
@@ -166,6 +168,7 @@ func (d destroyer) Discard(ctx context.Context, lineage enclave.Digest, blobs []
 			}
 		}
 	}
+	failpoint.Hit(failpoint.BlobsDiscarded)
 	for _, b := range blobs {
 		if err := d.h.Blobs.Verify(ctx, b); !errors.Is(err, enclave.ErrNotFound) {
 			return keys, "", fmt.Errorf("blob %s is still there: %w", b.Short(), err)

@@ -53,6 +53,7 @@ type plane struct {
 	worker   *node.Machine
 	lab      *lab.Lab
 	watchers *server.Watchers
+	keeper   *lab.Keeper
 	server   *server.Server
 }
 
@@ -84,6 +85,8 @@ func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
 	})
 	g.Go(func() error { return p.sweeps(gctx) })
 	g.Go(func() error { return p.disposals(gctx) })
+	g.Go(func() error { return p.looksAfter(gctx) })
+	g.Go(func() error { return p.abandons(gctx) })
 	return g.Wait()
 }
 
@@ -144,6 +147,10 @@ func (p *plane) openStores(ctx context.Context) (err error) {
 	if err := p.openBlobs(); err != nil {
 		return err
 	}
+	return p.openRecords(ctx)
+}
+
+func (p *plane) openRecords(ctx context.Context) (err error) {
 	if p.cfg.Database.SQLite != "" {
 		if err := durable.MkdirAll(filepath.Dir(p.cfg.Database.SQLite), 0o700); err != nil {
 			return err
@@ -201,7 +208,8 @@ func (p *plane) openLog(ctx context.Context) error {
 		}
 	}
 	audit.RedirectTessera(p.env.Logger)
-	if p.log, err = audit.Open(ctx, audit.Config{Dir: p.cfg.LogDir, Signer: signer, Verifier: verifier, Witness: cosigner, Log: p.env.Logger}); err != nil {
+	if p.log, err = audit.Open(ctx, audit.Config{Dir: p.cfg.LogDir, Signer: signer, Verifier: verifier, Witness: cosigner, Log: p.env.Logger,
+		Shared: p.cfg.Database.SQLite == ""}); err != nil {
 		return err
 	}
 	p.closes = append(p.closes, p.log.Close)
@@ -269,11 +277,11 @@ func (p *plane) openLab(ctx context.Context) error {
 }
 
 func (p *plane) openServer(ctx context.Context) error {
-	keeper, err := lab.NewKeeper(ctx, p.lab, filepath.Join(p.cfg.State, "pending"))
-	if err != nil {
+	var err error
+	if p.keeper, err = lab.NewKeeper(ctx, p.lab); err != nil {
 		return err
 	}
-	book, err := registry.New(registry.Config{Store: keeper, Log: keeper.Announce, RootKey: p.cfg.root, Clock: p.env.Clock,
+	book, err := registry.New(registry.Config{Store: p.keeper, Log: p.keeper.Announce, RootKey: p.cfg.root, Clock: p.env.Clock,
 		Roster: func(ctx context.Context) (operators.Signed, error) { s, _, err := p.lab.Roster(ctx); return s, err },
 		Owners: func(ctx context.Context) (map[string]string, error) {
 			st, err := p.lab.Statements(ctx)
@@ -291,6 +299,47 @@ func (p *plane) openServer(ctx context.Context) error {
 		Extra:   func(r server.Registrar) { feed.Register(r, p.log, p.blobs) },
 		PerPeer: p.cfg.Limits.rate(), MaxBlob: p.cfg.Limits.MaxBlob, Drain: time.Duration(p.cfg.Drain), Metrics: p.env.Metrics, Stats: p.env.Stats, Clock: p.env.Clock, Logger: p.env.Logger})
 	return err
+}
+
+// How often labd looks after what another process on the same database may have left when it was lost.
+const (
+	settleEvery = 5 * time.Second // statements: custodians sign nothing while one is missing
+	tidyEvery   = time.Minute     // workers and inputs of jobs that the other has brought to their end
+)
+
+// looksAfter ends what a lost process left half done, and removes what this node keeps for jobs that ended elsewhere.
+func (p *plane) looksAfter(ctx context.Context) error {
+	settle, tidy := time.NewTicker(settleEvery), time.NewTicker(tidyEvery)
+	defer settle.Stop()
+	defer tidy.Stop()
+	for {
+		var err error
+		select {
+		case <-settle.C:
+			err = p.keeper.Settle(ctx)
+		case <-tidy.C:
+			err = errors.Join(p.worker.Tidy(ctx), p.lab.Tidy(ctx))
+		case <-ctx.Done():
+			return nil
+		}
+		if err != nil && ctx.Err() == nil {
+			p.env.Logger.WarnContext(ctx, "looking after what was left", "error", err)
+		}
+	}
+}
+
+// abandons ends, now and once a minute, jobs whose submission broke off for good.
+func (p *plane) abandons(ctx context.Context) error {
+	for {
+		if n, err := p.lab.Abandon(ctx); err != nil && ctx.Err() == nil {
+			p.env.Logger.ErrorContext(ctx, "ending abandoned jobs", "error", err)
+		} else if n > 0 {
+			p.env.Logger.InfoContext(ctx, "ended jobs whose submission broke off", "jobs", n)
+		}
+		if pause(ctx, time.Minute) != nil {
+			return nil
+		}
+	}
 }
 
 // sweeps removes, now and once a day, blobs that were uploaded a while ago and that no manifest names: what uploads leave

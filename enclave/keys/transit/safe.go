@@ -16,7 +16,7 @@ import (
 // what kv held lies.
 //
 //	transit/keys/own-H   AES-256-GCM, derived: wraps one secret, H is 16 bytes of the digest of its name
-//	kv/own/NAME          its wrapped data key and where its parts are, NAME in hexadecimal
+//	kv/own/H             its wrapped data key and where its parts are
 type Safe struct{ ring *Keyring }
 
 // NewSafe makes a safe of a client. It calls nothing.
@@ -24,7 +24,8 @@ func NewSafe(c *vault.Client) *Safe { return &Safe{ring: New(c)} }
 
 func owned(name string) sealed {
 	sum := sha256.Sum256([]byte(name))
-	return sealed{key: "own-" + hex.EncodeToString(sum[:16]), context: append([]byte("yingzhou vault own v1\x00"), name...), path: "own/" + hex.EncodeToString([]byte(name))}
+	id := hex.EncodeToString(sum[:16]) // and not the name, whose length a Vault on files could not take
+	return sealed{key: "own-" + id, context: append([]byte("yingzhou vault own v1\x00"), name...), path: "own/" + id}
 }
 
 // Put stores a secret under a name. Putting the same again does nothing; another is keys.ErrExists.

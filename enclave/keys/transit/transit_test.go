@@ -3,6 +3,7 @@ package transit_test
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -260,7 +261,7 @@ func TestSafe(t *testing.T) {
 	servers(t, func(t *testing.T, s *vaulttest.Server) {
 		cfg, ctx := s.Agency("water"), t.Context()
 		safe := transit.NewSafe(s.Client(cfg))
-		const name = "project key elderly"
+		name := "dataset key " + strings.Repeat("x", 63) + " sha256:" + strings.Repeat("0", 64) // as long as they get
 		secret, other := []byte("a key of thirty-two bytes or less"), bytes.Repeat([]byte{7}, 1<<20)
 		if err := errors.Join(safe.Put(ctx, name, secret), safe.Put(ctx, name, secret), safe.Put(ctx, "other", other)); err != nil {
 			t.Fatal(err)
@@ -268,12 +269,13 @@ func TestSafe(t *testing.T) {
 		if err := safe.Put(ctx, name, []byte("another")); !errors.Is(err, keys.ErrExists) {
 			t.Errorf("another secret under the name gives %v", err)
 		}
-		for name, want := range map[string][]byte{name: secret, "other": other} {
-			if got, err := safe.Get(ctx, name); err != nil || !bytes.Equal(got, want) {
-				t.Errorf("%q comes back as %d bytes, %v", name, len(got), err)
+		for at, want := range map[string][]byte{name: secret, "other": other} {
+			if got, err := safe.Get(ctx, at); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%q comes back as %d bytes, %v", at, len(got), err)
 			}
 		}
-		path := cfg.KV + "/data/own/" + hex.EncodeToString([]byte(name))
+		sum := sha256.Sum256([]byte(name))
+		path := cfg.KV + "/data/own/" + hex.EncodeToString(sum[:16])
 		kv := func(path string) map[string]any {
 			var out struct{ Data struct{ Data map[string]any } }
 			s.Root(http.MethodGet, path, nil, &out)
