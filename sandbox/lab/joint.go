@@ -27,6 +27,28 @@ func (l *Lab) program(ctx context.Context, d *dossier) (enclave.Digest, error) {
 	return program, err
 }
 
+// turn has joint jobs opened one after the other. Each keeps three nodes busy, and custodians who take two jobs up in
+// different order would wait for each other.
+func (l *Lab) turn(ctx context.Context, job *sandbox.Job, b *enclave.Bundle, watch func(sandbox.Job)) (done func(), err error) {
+	var p enclave.Plan
+	if err := b.Plan.Open(enclave.KindPlan, &p); err != nil || p.Joint == nil {
+		return func() {}, err
+	}
+	leave := func() { <-l.joint }
+	select {
+	case l.joint <- struct{}{}:
+		return leave, nil
+	default:
+	}
+	l.report(ctx, job, "waiting for the nodes, which compute another job", 0, watch)
+	select {
+	case l.joint <- struct{}{}:
+		return leave, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
 // announceJoint signs the receipt of a joint plan.
 func (l *Lab) announceJoint(ctx context.Context, job sandbox.Job, d *dossier, program enclave.Digest) (enclave.Signed, string, error) {
 	manifests := append([]*enclave.Manifest{d.manifest}, d.others...)

@@ -111,8 +111,9 @@ type Config struct {
 
 // Lab is the control plane over one store and log.
 type Lab struct {
-	cfg  Config
-	seen *seenFiles
+	cfg   Config
+	seen  *seenFiles
+	joint chan struct{} // full while a joint job is being opened
 }
 
 // seenFiles remembers the digests of inputs, which many jobs share.
@@ -137,7 +138,7 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}}
+	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}, joint: make(chan struct{}, 1)}
 	return l, l.index(ctx)
 }
 

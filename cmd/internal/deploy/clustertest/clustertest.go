@@ -63,7 +63,7 @@ func Start(t testing.TB, o hometest.Options, edit func(yaml string) string) *Clu
 	if err := hometest.Make(t.Context(), from, o); err != nil {
 		t.Fatal(err)
 	}
-	laid, err := deploy.Lay(t.Context(), from, out, deploy.Options{Ports: freePorts(t, 5), Worker: o.Worker, Isolation: "process", Now: time.Now()})
+	laid, err := deploy.Lay(t.Context(), from, out, deploy.Options{Ports: freePorts(t, 8), Worker: o.Worker, Isolation: "process", Now: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
