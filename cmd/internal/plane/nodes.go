@@ -2,12 +2,12 @@ package plane
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/mpc"
+	"yingzhou.dev/lab/sandbox/lab"
 	"yingzhou.dev/lab/sandbox/runner/image"
 )
 
@@ -15,7 +15,7 @@ import (
 func (p *plane) identifyNode(ctx context.Context) (enclave.Digest, string, error) {
 	n := p.cfg.Nodes
 	if n.Program == "" {
-		return enclave.Digest{}, "", errors.New("this lab has no compute nodes (nodes.program of labd's configuration), and the plan needs three")
+		return enclave.Digest{}, "", fmt.Errorf("%w (nodes.program of labd's configuration)", lab.ErrNoNodes)
 	}
 	program, img, err := image.Names(n.Program)
 	if err != nil {
