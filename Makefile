@@ -30,7 +30,7 @@ demo: build ## the whole way once; JSON=1 prints a summary as JSON, ROWS=n sets 
 	@bin/lab demo $(if $(JSON),--json) $(if $(ROWS),--rows $(ROWS))
 
 .PHONY: lab-up
-lab-up: build ## a lab of services on this machine, in ./lab-services; LAB_UP_POSTGRES=1 keeps its records in PostgreSQL
+lab-up: build ## a lab of services on this machine, in ./lab-services; LAB_UP_POSTGRES=1 keeps records in PostgreSQL, LAB_UP_VAULT=1 keys in Vaults
 	@deploy/local/lab-up
 
 .PHONY: lab-down

@@ -17,10 +17,18 @@ type signature = canon.Signature
 // The package dbtest checks implementations.
 type Records interface {
 	// AppendStatement records a signed statement (roster, licence, application, consent, decision) and returns its
-	// place in the order of arrival, from 1. Signatures merge as in PutArtefact.
+	// place in the order of arrival, from 1. Signatures merge as in PutArtefact. It is not pending any more.
 	AppendStatement(ctx context.Context, s enclave.Signed, at time.Time) (seq int64, err error)
 	// Statements lists statements after a place, in order of arrival; 0 = all.
 	Statements(ctx context.Context, after int64) ([]Statement, error)
+
+	// KeepPending keeps a statement that is about to be logged, until AppendStatement or DropPending. One that is kept
+	// again replaces the first.
+	KeepPending(ctx context.Context, s enclave.Signed, at time.Time) error
+	// Pending lists those that are kept, oldest first. They have no place yet.
+	Pending(ctx context.Context) ([]Statement, error)
+	// DropPending forgets one. If it is not there, that is no error.
+	DropPending(ctx context.Context, kind string, d enclave.Digest) error
 
 	// PutArtefact keeps a signed artefact under its kind and the digest of its body. MergeSigned says which envelope
 	// stays when it is put again.

@@ -13,6 +13,8 @@ import (
 	"yingzhou.dev/lab/cmd/internal/home"
 )
 
+var errServiceBackup = fmt.Errorf("%w; each daemon of a service is backed up by its own program: labd -backup, custodian -backup", desk.ErrEmbedded)
+
 func (a *app) backupCmd() *cobra.Command {
 	var parts []string
 	cmd := &cobra.Command{Use: "backup FOLDER", Short: "Save the lab, each body's part as an archive of its own", Args: cobra.ExactArgs(1),
@@ -22,7 +24,7 @@ parts do. Give each body its own and keep them apart: two custodians' parts and 
 		Example: "  lab backup /media/backup/2026-11-25\n  lab backup --part plane --part witness /media/backup/2026-11-25",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.client != "" {
-				return desk.ErrEmbedded
+				return errServiceBackup
 			}
 			b, err := home.Save(cmd.Context(), a.dir, a.options(), args[0], parts)
 			if err != nil {
@@ -46,7 +48,7 @@ With --database metadata goes into a PostgreSQL database, which must be empty, w
   lab restore /media/backup/2026-11-25 --witness /mnt/cyber/witness/state --lab ./newlab`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.client != "" {
-				return desk.ErrEmbedded
+				return errServiceBackup
 			}
 			b, err := home.Restore(cmd.Context(), args[0], a.dir, a.options(), parts, witnesses)
 			if errors.Is(err, home.ErrStale) {

@@ -84,7 +84,7 @@ func TestKilledStatement(t *testing.T) {
 		t.Run(fmt.Sprint("at change ", n), func(t *testing.T) {
 			t.Parallel()
 			l := newCrashLab(t, hometest.Approved)
-			l.kill(l.atChange(n, "plane/pending/*", "plane/log/checkpoint*"), apply...)
+			l.kill(l.atChange(n, "plane/lab.db-wal", "plane/log/checkpoint*"), apply...)
 			l.ask("1")
 			l.intact()
 		})

@@ -163,8 +163,7 @@ func (l crashLab) intact() {
 		if err != nil {
 			return err
 		}
-		if strings.HasPrefix(e.Name(), ".tmp-") || strings.HasPrefix(rel, "plane/tmp/") || strings.HasPrefix(rel, "plane/pending/") ||
-			strings.HasPrefix(rel, "plane/blobs/incoming/") {
+		if strings.HasPrefix(e.Name(), ".tmp-") || strings.HasPrefix(rel, "plane/tmp/") || strings.HasPrefix(rel, "plane/blobs/incoming/") {
 			l.Errorf("left behind: %s", rel)
 		}
 		if strings.HasPrefix(rel, "plane/blobs/blobs/") && e.Type().IsRegular() {

@@ -31,7 +31,7 @@ root key.`,
 			if a.client != "" {
 				return cli.Usage("deploy works on a lab's folder: leave --client out")
 			}
-			o.Worker, o.Isolation, o.Now = a.worker, a.backend, a.clock()
+			o.Worker, o.Isolation, o.Now, o.Database = a.worker, a.backend, a.clock(), a.options().Database
 			if o.Worker == "" {
 				self, err := os.Executable()
 				if err != nil {
@@ -50,7 +50,9 @@ root key.`,
 				for _, name := range slices.Sorted(maps.Keys(laid.Custodians)) {
 					rows = append(rows, []string{name, laid.Custodians[name], "custodian -config " + filepath.Join(out, name, "custodian.yaml")})
 				}
-				rows = append(rows, []string{"labd", laid.Server, "labd -config " + filepath.Join(out, "labd", "labd.yaml")})
+				for _, name := range slices.Sorted(maps.Keys(laid.Labds)) {
+					rows = append(rows, []string{name, laid.Labds[name], "labd -config " + filepath.Join(out, name, "labd.yaml")})
+				}
 				cli.Grid(w, []string{"daemon", "address", "start"}, rows)
 				fmt.Fprintf(w, "People: %s.\n  next: LAB_CLIENT=%s lab dataset list\n", strings.Join(laid.People, ", "), filepath.Join(out, "people", "NAME"))
 			})
@@ -61,7 +63,8 @@ root key.`,
 	f.IntVar(&o.Port, "port", 7443, "labd's port; the witness and the custodians follow")
 	f.IntVar(&o.Metrics, "metrics-port", 0, "first port for Prometheus, on loopback; 0 = none")
 	f.DurationVar(&o.Valid, "valid", pki.DefaultValid, "how long certificates live")
-	f.StringVar(&o.Postgres, "postgres", "", "file with a PostgreSQL connection string; default: SQLite")
+	f.StringVar(&o.Postgres, "postgres", "", "file with a PostgreSQL connection string, or vault:KV/PATH#FIELD in labd's Vault; its records move there; default: SQLite")
+	f.IntVar(&o.Labds, "labds", 1, "control planes that share the PostgreSQL, the log and the blobs")
 	cmd.MarkFlagRequired("to")
 	return cmd
 }

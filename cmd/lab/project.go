@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"yingzhou.dev/lab/cmd/internal/cli"
 	"yingzhou.dev/lab/cmd/internal/desk"
 	"yingzhou.dev/lab/operators"
 )
@@ -50,6 +51,33 @@ can try out every identity number, so only agencies of the project may: never th
 		}}
 	give.Flags().StringVar(&to, "to", "", "steward who receives it")
 	give.MarkFlagRequired("to")
-	cmd.AddCommand(fresh, give)
+	cmd.AddCommand(fresh, give, a.projectDestroyCmd())
+	return cmd
+}
+
+func (a *app) projectDestroyCmd() *cobra.Command {
+	var confirm string
+	cmd := &cobra.Command{Use: "destroy NAME --confirm NAME", Short: "Destroy your agency's copy of a project key, for good", Args: cobra.ExactArgs(1),
+		Long: `destroy ends a project at your agency: its key is destroyed in the agency's keyring or Vault, and a key of that name is
+never taken again. Pseudonyms that were made with it can then not be made again or tried out by whoever has only what
+your agency has left. Every agency of the project destroys its own copy; messages by which the key came and backups of
+a file keyring have to be destroyed too.`,
+		Example: `  lab project destroy elderly --confirm elderly --as he.ping`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if confirm != args[0] {
+				return cli.Usage("this cannot be undone: repeat the name with --confirm %s", args[0])
+			}
+			who, err := a.person(cmd.Context(), operators.RoleSteward)
+			if err != nil {
+				return err
+			}
+			if err := a.home.DestroyProject(cmd.Context(), args[0], who); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "Destroyed the key of project %q at this agency.\n", args[0])
+			return nil
+		}}
+	cmd.Flags().StringVar(&confirm, "confirm", "", "the name again")
+	cmd.MarkFlagRequired("confirm")
 	return cmd
 }

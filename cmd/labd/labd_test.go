@@ -25,6 +25,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/plane"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/vault/vaulttest"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/internal/pki/pkitest"
@@ -40,7 +41,12 @@ import (
 
 func TestMain(m *testing.M) {
 	process.Init() // this program is what a sandbox of its own is made from
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := vaulttest.Clean(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 const query = "SELECT COUNT(*) AS n FROM health"
@@ -528,6 +534,18 @@ func TestConfiguration(t *testing.T) {
 	for _, want := range []string{"listen:", "tls.cert:", "root:", "roster:", "keys.log:", "worker.program:", "worker.isolation:", "worker.at_once:", "database:", "log_dir:", "witness.name:", `custodians[1]: "a" is there twice`, "custodians[1].address:"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v lacks %q", err, want)
+		}
+	}
+	err = load("lab: x\nvault: {address: 'http://vault.example:8200', role_id_file: a, secret_id_file: b}\nblob_vault: {address: 'https://v:1'}\nkeys: {lab: 'vault:kv/labd#lab', node: 'vault:transit/node', log: log.key}\ndatabase: {postgres: 'vault:kv/labd'}\n")
+	for _, want := range []string{"vault: ", "blob_vault: ", "keys.lab:", "keys.node:", "keys.log:", "database.postgres:"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v lacks %q", err, want)
+		}
+	}
+	for _, yaml := range []string{"keys: {log: PRIVATE+KEY+lab+00000000+hunter2}\n", "database: {postgres: 'postgres://lab:hunter2@h/lab'}\n", "database: {postgres: 'host=h password=hunter2'}\n",
+		"vault: {address: 'https://v:1', secret_id: hunter2}\n"} {
+		if err := load("lab: x\n" + yaml); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("a secret in the file gives %v", err)
 		}
 	}
 	err = load("lab: x\nproduction: true\nnodes: {program: nowhere/node, isolation: process}\n")

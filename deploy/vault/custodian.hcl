@@ -1,5 +1,5 @@
 # What a custodian's AppRole may do: use its own keys where they lie. It cannot export, back up or decrypt in bulk, read
-# another mount, or change who may do what. @transit@ and @kv@ are replaced by custodian.sh.
+# another mount, or change who may do what. @transit@ and @kv@ are replaced by setup.sh.
 
 # To see that there is an audit device, and no more of it: without one the custodian refuses to use keys.
 path "sys/audit" { capabilities = ["read", "sudo"] }

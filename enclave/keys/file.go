@@ -20,6 +20,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // File keeps secrets in a folder, each wrapped with AES-256-GCM under a wrapping key in the same folder. It is the
@@ -119,6 +120,7 @@ func (f *File) rotate(keyset enclave.Digest) error {
 		if err := durable.WriteFile(f.wrappingKey(), keks, 0o600); err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.WrapAdded)
 	}
 	if err := f.use(keks); err != nil {
 		return err
@@ -137,10 +139,12 @@ func (f *File) rotate(keyset enclave.Digest) error {
 		if err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.WrapUsed)
 	}
 	if err := durable.WriteFile(f.wrappingKey(), keks[:32], 0o600); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.WrapDropped)
 	return f.use(keks[:32])
 }
 

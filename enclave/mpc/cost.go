@@ -112,8 +112,13 @@ func (c *pricer) negative(rows, width int64) {
 }
 
 func (c *pricer) decide(rows, width int64) {
-	for ; width > 1; width -= width / 2 {
-		c.add(1, plane(rows)*(2*(width/2)-1))
+	for width > 1 {
+		pairs := width / 2
+		values := (pairs + width%2) / 2 // package engine says which
+		if width -= pairs; width == 1 {
+			values = 1
+		}
+		c.add(1, plane(rows)*(values+pairs-1))
 	}
 }
 

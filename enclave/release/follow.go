@@ -86,7 +86,7 @@ func openFollower(dir, me string, log Log) (*follower, error) {
 		err = canon.Unmarshal(data, &f.last)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading last seen checkpoint: %w", err)
+		return nil, fmt.Errorf("reading last seen checkpoint %s: %w", filepath.Join(dir, seenName), err)
 	}
 	return f, f.restore()
 }

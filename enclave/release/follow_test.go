@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"yingzhou.dev/lab/enclave"
@@ -61,6 +62,20 @@ func TestFollowedEntriesAreKept(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// A custodian that cannot read what it saw last must not take it for nothing, and names the file.
+func TestDamagedCheckpointStopsACustodian(t *testing.T) {
+	w := ready(t)
+	w.check(w.commit(w.job(cubeQuery, 2_000_000)))
+	path := filepath.Join(w.dir, "cust-a", "state", "log-seen.json")
+	whole, err := os.ReadFile(path)
+	w.check(err)
+	w.check(w.custodians["cust-a"].Close())
+	w.check(os.WriteFile(path, whole[:len(whole)/2], 0o600))
+	if _, err := w.tryOpen("cust-a"); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("opened with half a checkpoint: %v", err)
 	}
 }
 

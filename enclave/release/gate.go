@@ -84,10 +84,55 @@ func (c *Custodian) endorse(ctx context.Context, b *enclave.Bundle, r enclave.Re
 // Lead runs a release as the gate: this custodian asks the members, combines their shares, applies disclosure control
 // and seals the result. Any custodian may lead; all of them check everything the leader says. It can be repeated after
 // any failure and gives the same bytes. step, which may be nil, hears of each stage as it starts.
+//
+// A member that has committed and then cannot do its part, because its disk is full or a file of its own is damaged, is
+// left out and the rest begin again, as long as they are a quorum: it would fail at every attempt, and shares are the same
+// bytes in any company. What a member refuses is not passed over: it may have seen what the others have still to see.
 func (c *Custodian) Lead(ctx context.Context, b *enclave.Bundle, members []Member, step func(stage string)) (*Outcome, error) {
 	if step == nil {
 		step = func(string) {}
 	}
+	var lost []error
+	for {
+		out, err := c.lead(ctx, b, members, step)
+		var refused *Refusal
+		var quorum *QuorumError
+		var unable *unableError
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return out, err
+		case errors.As(err, &quorum):
+			quorum.Causes = append(lost, quorum.Causes...)
+			return nil, err
+		case errors.As(err, &refused) || !errors.As(err, &unable):
+			return nil, err
+		case unable.name == c.Name():
+			return nil, &refusal.UnavailableError{What: fmt.Sprintf("a leader: custodian %q, which cannot do its own part,", c.Name()), Cause: err}
+		}
+		c.cfg.Logger.WarnContext(ctx, "left out of a release", "custodian", unable.name, "plan", b.Plan.Digest(), "error", err)
+		lost = append(lost, err)
+		members = slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Name() == unable.name })
+	}
+}
+
+// unableError is a member's failure after it has committed.
+type unableError struct {
+	name string
+	err  error
+}
+
+func (e *unableError) Error() string { return e.err.Error() }
+func (e *unableError) Unwrap() error { return e.err }
+
+// able names the member that an error is of.
+func able(m Member, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &unableError{m.Name(), err}
+}
+
+func (c *Custodian) lead(ctx context.Context, b *enclave.Bundle, members []Member, step func(stage string)) (*Outcome, error) {
 	step(StageCommit)
 	active, err := c.gather(ctx, b, members)
 	if err != nil {
@@ -120,7 +165,7 @@ func (c *Custodian) Lead(ctx context.Context, b *enclave.Bundle, members []Membe
 	for i, m := range active {
 		g.Go(func() (err error) {
 			sigs[i], err = m.Endorse(gctx, b, *rel, proof, names, first, second)
-			return err
+			return able(m, err)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -281,7 +326,7 @@ func shareAll(ctx context.Context, b *enclave.Bundle, active []Member, names []s
 	for i, m := range active {
 		g.Go(func() (err error) {
 			sets[i], err = m.Share(ctx, b, stage, names, first)
-			return err
+			return able(m, err)
 		})
 	}
 	return sets, g.Wait()

@@ -12,6 +12,7 @@ import (
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -67,6 +68,7 @@ func (c *Custodian) remember(s canon.Signed, ks *enclave.Keyset) error {
 	if err := durable.WriteFile(filepath.Join(c.dealtDir(), fmt.Sprintf("%x.json", d[:])), canon.MustMarshal(s), 0o600); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.KeysetKept)
 	c.dealt[d] = ks
 	return nil
 }
@@ -151,6 +153,7 @@ func (c *Custodian) eraseBefore(ctx context.Context, origin enclave.Digest, epoc
 		if err := c.cfg.Keys.Destroy(ctx, old); err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.PiecesDestroyed)
 		if err := c.forget(old); err != nil {
 			return err
 		}
@@ -164,12 +167,14 @@ func (c *Custodian) forget(d enclave.Digest) error {
 		return err
 	}
 	delete(c.dealt, d)
+	failpoint.Hit(failpoint.KeysetForgotten)
 	return durable.SyncDir(c.dealtDir())
 }
 
 // announceKey logs what this custodian is about to do with key material.
 func (c *Custodian) announceKey(ctx context.Context, kind string, subject enclave.Digest) error {
 	_, err := c.announce(ctx, enclave.Entry{Type: kind, Subject: subject, By: c.Name(), At: canon.At(c.cfg.Clock())})
+	failpoint.Hit(failpoint.KeyAnnounced)
 	return err
 }
 
@@ -223,6 +228,7 @@ func (c *Custodian) Rotate(ctx context.Context, origin enclave.Digest) error {
 		err := c.announceKey(ctx, enclave.EntryRotation, d)
 		if err == nil {
 			err = c.cfg.Keys.Rotate(ctx, d)
+			failpoint.Hit(failpoint.PiecesRotated)
 		}
 		if err != nil {
 			return fmt.Errorf("custodian %q: %w", c.Name(), err)
@@ -286,7 +292,9 @@ func (c *Custodian) dispose(ctx context.Context, signed canon.Signed) (canon.Sig
 	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return word, err
 	}
-	return word, durable.WriteFile(path, canon.MustMarshal(word), 0o600)
+	err = durable.WriteFile(path, canon.MustMarshal(word), 0o600)
+	failpoint.Hit(failpoint.WordStored)
+	return word, err
 }
 
 // purge destroys every piece of a lineage that is here.
@@ -295,6 +303,7 @@ func (c *Custodian) purge(ctx context.Context, origin enclave.Digest) error {
 		if err := c.cfg.Keys.Destroy(ctx, d); err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.PiecesDestroyed)
 	}
 	clear(c.sessions)
 	c.purged[origin] = true

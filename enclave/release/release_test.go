@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -15,6 +18,7 @@ import (
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/he/evaluator"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/internal/canon"
 )
@@ -216,6 +220,56 @@ func TestReleaseResumesAfterAnyFailure(t *testing.T) {
 	w.check(err)
 	if canon.DigestOf(again) != canon.DigestOf(want) {
 		t.Error("the resumed release has another table")
+	}
+	for _, name := range custodianNames {
+		if n := w.custodians[name].Charges(); n != 1 {
+			t.Errorf("custodian %q has %d charges of its own, want 1", name, n)
+		}
+	}
+}
+
+// A custodian that has charged and then fails at every attempt stops nobody: the others begin again without it, and give
+// what all would have given. Two that fail are too many, and both are named.
+func TestReleaseGoesOnWithoutAMemberThatFails(t *testing.T) {
+	w := ready(t)
+	b := w.job(cubeQuery, 2_000_000)
+	fails := map[string]string{} // by member: the call
+	members := w.members(custodianNames...)
+	for i, m := range members {
+		members[i] = &faulty{Member: m, before: func(call string) error {
+			if fails[m.Name()] == call {
+				return fmt.Errorf("%s: no space left on device", m.Name())
+			}
+			return nil
+		}}
+	}
+	lead := w.custodians["cust-a"]
+	for _, call := range []string{"share", "endorse"} {
+		fails["cust-b"], fails["cust-c"] = call, call
+		_, err := lead.Lead(t.Context(), b, members, nil)
+		var quorum *release.QuorumError
+		if !errors.As(err, &quorum) || quorum.Have != 1 || refusal.Final(err) || !strings.Contains(err.Error(), "cust-b: no space") && !strings.Contains(err.Error(), "cust-c: no space") {
+			t.Errorf("two fail to %s: %v", call, err)
+		}
+		delete(fails, "cust-c")
+		out, err := lead.Lead(t.Context(), b, members, nil)
+		if err != nil {
+			t.Fatalf("one fails to %s: %v", call, err)
+		}
+		var rel enclave.Release
+		w.check(out.Release.Open(enclave.KindRelease, &rel))
+		if !slices.Equal(rel.Custodians, []string{"cust-a", "cust-c"}) || len(out.Release.Sigs) != 2 {
+			t.Errorf("one fails to %s: released by %q", call, rel.Custodians)
+		}
+	}
+	fails["cust-a"] = "share"
+	var away *refusal.UnavailableError
+	if _, err := lead.Lead(t.Context(), b, members, nil); !errors.As(err, &away) {
+		t.Errorf("the leader itself fails: %v", err)
+	}
+	clear(fails)
+	if _, err := lead.Lead(t.Context(), b, members, nil); err != nil {
+		t.Error(err)
 	}
 	for _, name := range custodianNames {
 		if n := w.custodians[name].Charges(); n != 1 {

@@ -9,6 +9,7 @@ import (
 
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -67,6 +68,7 @@ func (c *Custodian) takeRoster(s canon.Signed, r *operators.Roster) error {
 	if err := durable.WriteFile(filepath.Join(c.cfg.Dir, rosterName), canon.MustMarshal(s), 0o600); err != nil {
 		return fmt.Errorf("custodian %q: %w", c.Name(), err)
 	}
+	failpoint.Hit(failpoint.RosterKept)
 	c.roster.Store(r)
 	return nil
 }

@@ -3,8 +3,9 @@
 //
 // In what is shipped Hit is empty and costs nothing. Built with the tag failpoint, it counts, and kills its own process
 // with SIGKILL where LAB_FAILPOINT says so ("custodian.charge-stored", or "custodian.charge-stored:3" for the third
-// time); LAB_FAILPOINT_TRACE names a file to which every point that is passed is appended. The fault matrix
-// (internal/faults) kills at every one of them.
+// time); LAB_FAILPOINT_TRACE names a file to which every point that is passed is appended; LAB_FAILPOINT_HOLD ("POINT:N@FIFO", and
+// more after commas) has who comes to a point for the nth time wait there until somebody has opened the named pipe for
+// writing and closed it. The fault matrix (cmd/internal/faults) kills at every one of them.
 package failpoint
 
 import "slices"
@@ -38,6 +39,10 @@ const (
 	KeysetStored   Point = "lab.keyset-stored"
 	ManifestLogged Point = "lab.manifest-logged"
 	ManifestStored Point = "lab.manifest-stored"
+	OrderStored    Point = "lab.order-stored" // of a disposal
+	OrderLogged    Point = "lab.order-logged"
+	CertLogged     Point = "lab.certificate-logged"
+	CertStored     Point = "lab.certificate-stored"
 )
 
 // Points of recording a statement.
@@ -82,6 +87,20 @@ const (
 	RefusalStored  Point = "custodian.refusal-stored"
 	RefusalLogged  Point = "custodian.refusal-logged"
 	ReleaseGathers Point = "custodian.endorsements-gathered"
+	RosterKept     Point = "custodian.roster-kept"
+)
+
+// Points of the end of key material at a custodian, and of its keyring in a folder.
+const (
+	KeysetKept      Point = "custodian.keyset-kept"
+	KeyAnnounced    Point = "custodian.key-announced" // retirement, rotation or destruction
+	PiecesDestroyed Point = "custodian.pieces-destroyed"
+	KeysetForgotten Point = "custodian.keyset-forgotten"
+	PiecesRotated   Point = "custodian.pieces-rotated"
+	WordStored      Point = "custodian.word-stored"
+	WrapAdded       Point = "keyring.key-added"
+	WrapUsed        Point = "keyring.secret-wrapped"
+	WrapDropped     Point = "keyring.key-dropped"
 )
 
 // Points of an agency and of a lab that is being made.
@@ -90,21 +109,27 @@ const (
 	SchemaStored     Point = "agency.schema-stored"
 	BlobStored       Point = "agency.blob-stored"
 	BlobsStored      Point = "agency.blobs-stored"
+	KeyForgotten     Point = "agency.key-forgotten"
+	BlobsDiscarded   Point = "lab.blobs-discarded"
 	IdentityStored   Point = "lab.identity-stored"
 	LabNamed         Point = "lab.settings-stored"
+	MoveBegun        Point = "deploy.begun" // of laying a lab out
+	MoveMade         Point = "deploy.made"
+	MoveEnded        Point = "deploy.ended"
 )
 
 // All lists the points.
 func All() []Point {
 	all := []Point{JobCreated, PlanLogged, PlanStored, JobStarted, InputsStaged, TaskWritten, WorkerEnded, ReceiptLogged, ReceiptStored, OpeningStored,
 		GateAnswered, ReleaseIndexed, ReleaseStored, EndLogged, EndStored, CancelLogged, CancelStored, EntryNoted, RosterLogged, RosterStored,
-		KeysetLogged, KeysetStored, ManifestLogged, ManifestStored,
+		KeysetLogged, KeysetStored, ManifestLogged, ManifestStored, OrderStored, OrderLogged, CertLogged, CertStored,
 		StatementPending, StatementLogged, StatementStored,
 		LogIntegrated, LogSigned, WitnessRemembers, LogWitnessed, LogStored,
 		TaskStarted, TaskWaited, TaskRemoved,
 		PieceStored, LeavesKept, LogFollowed, BlobCopied, BlobChecked, ChargeLogged, LedgerWritten, ChargeStored, SharesLogged, SharesStored,
-		ReleaseLogged, EvidenceStored, ReleaseKept, RefusalNoted, RefusalStored, RefusalLogged, ReleaseGathers,
-		DatasetKeyStored, SchemaStored, BlobStored, BlobsStored, IdentityStored, LabNamed}
+		ReleaseLogged, EvidenceStored, ReleaseKept, RefusalNoted, RefusalStored, RefusalLogged, ReleaseGathers, RosterKept,
+		KeysetKept, KeyAnnounced, PiecesDestroyed, KeysetForgotten, PiecesRotated, WordStored, WrapAdded, WrapUsed, WrapDropped,
+		DatasetKeyStored, SchemaStored, BlobStored, BlobsStored, KeyForgotten, BlobsDiscarded, IdentityStored, LabNamed, MoveBegun, MoveMade, MoveEnded}
 	slices.Sort(all)
 	return all
 }
@@ -113,5 +138,6 @@ func All() []Point {
 const (
 	Armed = "LAB_FAILPOINT"
 	Trace = "LAB_FAILPOINT_TRACE"
+	Held  = "LAB_FAILPOINT_HOLD"
 	Shift = "LAB_FAILPOINT_CLOCK" // by how much their clock is wrong, as in "-2h"
 )

@@ -196,3 +196,29 @@ func TestArmedProgramDies(t *testing.T) {
 		}
 	}
 }
+
+func TestHeldProgramWaits(t *testing.T) {
+	dir := build(t, "-tags", "failpoint", "./testdata/victim")
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	trace := filepath.Join(dir, "trace")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "victim"))
+	cmd.Env = append(os.Environ(), failpoint.Held+"=lab.plan-logged:1@/nowhere,lab.job-created:2@"+fifo, failpoint.Trace+"="+trace)
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(fifo, os.O_WRONLY, 0) // returns once it is being read
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(trace); string(data) != "lab.job-created\nlab.job-created\n" {
+		t.Errorf("at the pipe it has passed %q, %v", data, err)
+	}
+	if err := errors.Join(f.Close(), cmd.Wait()); err == nil || !strings.HasPrefix(out.String(), "012") { // and ends where there is no pipe
+		t.Errorf("let go, it said %q: %v", out.String(), err)
+	}
+}

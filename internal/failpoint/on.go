@@ -21,8 +21,20 @@ var passed struct {
 	times map[Point]int
 }
 
-// Hit ends the process as a power cut would, if this is the time for it.
+// Hit ends the process as a power cut would, if this is the time for it, or waits.
 func Hit(p Point) {
+	this := fmt.Sprintf("%s:%d", p, count(p))
+	for hold := range strings.SplitSeq(os.Getenv(Held), ",") {
+		if point, fifo, ok := strings.Cut(hold, "@"); ok && point == this {
+			if _, err := os.ReadFile(fifo); err != nil { // opened once there is a writer, read to the end once it has closed
+				panic(fmt.Sprintf("%s: %v", Held, err))
+			}
+		}
+	}
+}
+
+// count counts a passage, dies if it is the one, and returns the number.
+func count(p Point) int {
 	passed.Lock()
 	defer passed.Unlock()
 	if passed.times == nil {
@@ -41,7 +53,7 @@ func Hit(p Point) {
 	}
 	armed, nth, counted := strings.Cut(os.Getenv(Armed), ":")
 	if armed != string(p) {
-		return
+		return passed.times[p]
 	}
 	n := 1
 	if counted {
@@ -54,6 +66,7 @@ func Hit(p Point) {
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // the signal has been sent; nothing more is done
 	}
+	return passed.times[p]
 }
 
 // Clock is the machine's, set wrong by Shift.

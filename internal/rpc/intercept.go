@@ -106,7 +106,12 @@ func (g *Guard) admit(ctx context.Context, c *call) (release func(), err error) 
 	c.row = row
 	if g.cfg.Admit != nil {
 		if err := g.cfg.Admit(ctx, c.peer); err != nil {
-			return nil, Errorf(codes.PermissionDenied, "%q is not let in: %v", c.peer.Name, err)
+			code := codes.PermissionDenied
+			var said *Error // it could not be judged now
+			if errors.As(err, &said) {
+				code = said.Code
+			}
+			return nil, Errorf(code, "%q is not let in: %v", c.peer.Name, err)
 		}
 	}
 	return g.take(c)

@@ -113,7 +113,7 @@ func (t Table) Faults(services map[string]grpc.ServiceInfo) []string {
 type Config struct {
 	Methods  Table
 	Identify func(*x509.Certificate) (Peer, error) // reads a verified certificate; strict
-	Admit    func(context.Context, Peer) error     // judges a caller beyond its certificate; nil = no further rule
+	Admit    func(context.Context, Peer) error     // judges a caller beyond its certificate; an *Error has a code of its own; nil = no further rule
 	Status   func(error) (*status.Status, bool)    // maps errors that a caller may see; nil = none but an *Error
 	PerPeer  Rate                                  // what one caller may ask for; zero = no limit
 	Logger   *slog.Logger                          // nil = slog.Default

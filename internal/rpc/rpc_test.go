@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -319,5 +320,76 @@ func TestNewServerRefuses(t *testing.T) {
 	}
 	if _, err := rpc.NewServer(ca.config("lab/x", time.Now().Add(time.Hour)), rpc.Config{}); err == nil {
 		t.Error("a server without a table was made")
+	}
+}
+
+// A server that is several processes: a connection to their addresses outlives one of them, whichever it is, and an address
+// where nobody is.
+func TestSeveralAddresses(t *testing.T) {
+	ca := newAuthority(t)
+	var served [2]atomic.Int64
+	var addresses []string
+	var stops []func()
+	for i := range served {
+		address, stop := serve(t, ca, rpc.Config{Methods: rpc.Table{"/test.Echo/Check": {Roles: []string{"custodian"}, Deadline: time.Minute}}},
+			&probe{check: func(context.Context) error { served[i].Add(1); return nil }})
+		addresses, stops = append(addresses, address), append(stops, stop)
+	}
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	conn, err := rpc.Dial(nobody.Addr().String()+", "+strings.Join(addresses, ","), ca.config("custodian/a", time.Now().Add(time.Hour)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	call := func() {
+		t.Helper()
+		for attempt := 0; ; attempt++ { // a call that was under way with the one that ends is not made again by the connection
+			err := conn.Invoke(t.Context(), "/test.Echo/Check", &healthpb.HealthCheckRequest{}, new(healthpb.HealthCheckResponse))
+			if status.Code(err) == codes.Unavailable && attempt < 1000 {
+				select {
+				case <-time.After(10 * time.Millisecond):
+				case <-t.Context().Done():
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	call()
+	first := 0
+	if served[1].Load() > 0 {
+		first = 1
+	}
+	call()
+	if served[first].Load() != 2 {
+		t.Errorf("two calls went to %d and %d: one connection is with one of them", served[0].Load(), served[1].Load())
+	}
+	stops[first]()
+	call()
+	if served[1-first].Load() != 1 {
+		t.Error("the other one was not asked")
+	}
+	for _, bad := range []string{"", "host", "a:1,,b:2", "a:1,b"} {
+		if _, err := rpc.Dial(bad, ca.config("custodian/a", time.Now().Add(time.Hour))); err == nil {
+			t.Errorf("%q is dialled", bad)
+		}
+	}
+}
+
+// A rule that cannot be judged now has a code of its own: the caller may try again.
+func TestAdmissionThatCannotBeJudged(t *testing.T) {
+	ca := newAuthority(t)
+	address, _ := serve(t, ca, rpc.Config{Methods: rpc.Table{"/test.Echo/Check": {Roles: []string{"custodian"}, Deadline: time.Minute}},
+		Admit: func(context.Context, rpc.Peer) error { return rpc.Errorf(codes.Unavailable, "nobody knows") }}, &probe{})
+	err := invoke(t.Context(), t, address, ca.config("custodian/a", time.Now().Add(time.Hour)), &healthpb.HealthCheckRequest{}, "/test.Echo/Check")
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("%v, want Unavailable", err)
 	}
 }

@@ -16,11 +16,13 @@
 // What a crash leaves, in the order in which one round of appends writes:
 //
 //	entry bundle, tiles     not referenced by anything: written again by the next round
-//	.state/treeState        integrated, not cosigned: Open cosigns it before it returns
-//	witness's state         the witness is ahead of checkpoint.cosigned: Open asks it to sign the same tree again
+//	.state/treeState        integrated, not cosigned: Open cosigns it before it returns, or the next round of another process
+//	witness's state         the witness is ahead of checkpoint.cosigned: it is asked to sign the same tree, or the next, again
 //	checkpoint.cosigned     complete
 //
-// The file "checkpoint" is Tessera's own, signed by the log only and a moment behind; nothing here relies on it.
+// The file "checkpoint" is Tessera's own, signed by the log only and a moment behind; nothing here relies on it. Each
+// process's Tessera writes it, under a lock of Tessera's own and from the tree state that it reads under that lock, so it
+// does not go backwards; what it says was signed through the guard like everything else.
 package audit
 
 import (
@@ -44,7 +46,7 @@ import (
 
 // Errors that callers branch on.
 var (
-	// ErrInUse means that another process, or another Log in this one, has the folder open.
+	// ErrInUse means that another process, or another Log in this one, has the folder open, and that not both share it.
 	ErrInUse = errors.New("folder is open elsewhere")
 	// ErrClosed means that the log was closed before the call.
 	ErrClosed = errors.New("audit log is closed")
@@ -59,7 +61,6 @@ var (
 // Names of files in the log's folder that are not Tessera's.
 const (
 	cosignedFile = "checkpoint.cosigned"
-	lockFile     = "lock"
 	seenFile     = "checkpoint.seen" // of a witness
 )
 
@@ -84,6 +85,10 @@ type Config struct {
 	CheckpointInterval time.Duration
 	// WitnessTimeout bounds the exchange with the witness in one round: 10 s if zero.
 	WitnessTimeout time.Duration
+
+	// Shared lets other logs append to the same folder, in this process or in others, as long as all of them share it.
+	// The file system must be one of a single machine, or keep flock(2) and fcntl(2) locks across machines.
+	Shared bool
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -119,9 +124,10 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// Log is an open audit log, its folder's only writer. Its methods may be called concurrently.
+// Log is an open audit log, its folder's only writer unless it is shared. Its methods may be called concurrently.
 type Log struct {
 	dir     string
+	shared  bool
 	keys    enclave.LogKeys
 	signer  note.Signer // a guard
 	witness Witness
@@ -135,6 +141,8 @@ type Log struct {
 	cancel     context.CancelFunc // ends Tessera's goroutines
 
 	witnessed int64 // size that the witness is believed to have; Open's, then the committer's
+
+	refreshing sync.Mutex // of current, from the file
 
 	wake chan struct{} // capacity 1: pending is not empty
 	stop chan struct{} // closed by the first Close
@@ -169,12 +177,13 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	lock, err := acquire(filepath.Join(cfg.Dir, lockFile))
+	lock, err := acquire(filepath.Join(cfg.Dir, lockFile), cfg.Shared)
 	if err != nil {
 		return nil, err
 	}
 	l := &Log{
 		dir:     cfg.Dir,
+		shared:  cfg.Shared,
 		keys:    enclave.LogKeys{Origin: cfg.Verifier.Name(), Log: cfg.Verifier, Witness: cfg.Witness.Verifier()},
 		witness: cfg.Witness,
 		timeout: cfg.WitnessTimeout,
@@ -193,6 +202,11 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 
 // start reads the last cosigned checkpoint, starts Tessera, catches up with the witness and starts the committer.
 func (l *Log) start(ctx context.Context, cfg Config) error {
+	end, err := l.turn(ctx) // what is swept must not be another's that is being written
+	if err != nil {
+		return err
+	}
+	defer end()
 	if err := durable.Sweep(l.dir); err != nil {
 		return err
 	}
@@ -251,18 +265,72 @@ func (l *Log) restore() error {
 	if stateErr != nil {
 		return fmt.Errorf("%w: %s is missing while %s is there", ErrDamaged, treeStateFile, cosignedFile)
 	}
-	cp, err := l.keys.Open(string(text))
+	next, err := l.read(string(text), state{})
+	l.current = next
+	return err
+}
+
+// read verifies a cosigned checkpoint and that its tree, as the tiles hold it, extends the one that was current before.
+func (l *Log) read(text string, before state) (state, error) {
+	cp, err := l.keys.Open(text)
 	if err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrDamaged, cosignedFile, err)
+		return state{}, fmt.Errorf("%w: %s: %w", ErrDamaged, cosignedFile, err)
+	}
+	if cp.Size < before.cp.Size {
+		return state{}, fmt.Errorf("%w: %s has %d entries, it had %d", ErrSplitView, cosignedFile, cp.Size, before.cp.Size)
 	}
 	tree := newTree(l.dir, cp.Size)
 	if root, err := tree.root(); err != nil {
-		return err
+		return state{}, err
 	} else if root != cp.Root {
-		return fmt.Errorf("%w: tiles do not hash to %s", ErrDamaged, cosignedFile)
+		return state{}, fmt.Errorf("%w: tiles do not hash to %s", ErrDamaged, cosignedFile)
 	}
-	l.current = state{text: string(text), cp: cp}
-	return nil
+	if before.cp.Size > 0 {
+		proof, err := consistency(tree, cp, before.cp.Size)
+		if err != nil {
+			return state{}, err
+		}
+		if err := enclave.CheckConsistency(before.cp, cp, proof); err != nil {
+			return state{}, fmt.Errorf("%w: %s: %w", ErrSplitView, cosignedFile, err)
+		}
+	}
+	return state{text: text, cp: cp}, nil
+}
+
+// refresh makes current what another process has had cosigned meanwhile. A log that nobody shares has nothing to look for.
+func (l *Log) refresh() (state, error) {
+	if !l.shared {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.current, nil
+	}
+	l.refreshing.Lock() // one reading of a new checkpoint serves all who wait for it
+	defer l.refreshing.Unlock()
+	l.mu.Lock()
+	before := l.current // is on disk, so what is read from now on is this or later
+	l.mu.Unlock()
+	text, err := os.ReadFile(filepath.Join(l.dir, cosignedFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if before.text == "" {
+			return before, nil // a new log, whose first checkpoint is not there yet
+		}
+		return state{}, fmt.Errorf("%w: %s is missing", ErrDamaged, cosignedFile)
+	case err != nil:
+		return state{}, err
+	case string(text) == before.text:
+		return before, nil
+	}
+	next, err := l.read(string(text), before)
+	if err != nil {
+		return state{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if next.cp.Size > l.current.cp.Size || l.current.text == "" { // the committer may have gone on meanwhile
+		l.current = next
+	}
+	return next, nil
 }
 
 // catchUp asks the witness where it stands and has it sign what an interrupted run left unsigned.

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDirVar); dir != "" {
 		appendUntilKilled(dir) // never returns
 	}
+	if dir := os.Getenv(sharedDirVar); dir != "" {
+		appendShared(dir)
+	}
 	os.Exit(m.Run())
 }
 

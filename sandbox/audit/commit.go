@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/transparency-dev/tessera"
 	"golang.org/x/mod/sumdb/note"
@@ -112,12 +113,43 @@ func (l *Log) run(ctx context.Context) {
 	for {
 		select {
 		case <-l.wake:
-			l.commit(ctx, l.take())
+			l.round(ctx)
 		case <-l.stop:
-			l.commit(ctx, l.take()) // none can follow: closed was set before stop
+			l.round(ctx) // none can follow: closed was set before stop
 			return
 		}
 	}
+}
+
+// round answers, in one turn, all requests that wait by the time it comes. Their callers may leave until then.
+func (l *Log) round(ctx context.Context) {
+	if l.idle() {
+		return
+	}
+	patience := 2 * l.timeout // a round of another process waits for the witness once or twice
+	slow := time.AfterFunc(patience, func() { l.log.WarnContext(ctx, "another process holds the log", "dir", l.dir, "for", patience) })
+	end, err := l.turn(ctx)
+	slow.Stop()
+	if err == nil {
+		defer end()
+		var cur state
+		cur, err = l.refresh()
+		l.witnessed = max(l.witnessed, cur.cp.Size)
+	}
+	reqs := l.take()
+	if err != nil {
+		for _, req := range reqs {
+			req.result <- result{err: err}
+		}
+		return
+	}
+	l.commit(ctx, reqs)
+}
+
+func (l *Log) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.pending) == 0
 }
 
 // commit takes requests through one round.
@@ -133,7 +165,7 @@ func (l *Log) commit(ctx context.Context, reqs []*request) {
 	for i, req := range reqs {
 		var err error
 		if indexes[i], err = resolve(futures[i]); err != nil {
-			req.result <- result{err: fmt.Errorf("integrating: %w", err)}
+			req.result <- result{err: fmt.Errorf("integrating: %w", l.room(err))}
 			continue
 		}
 		integrated++
@@ -172,7 +204,7 @@ func resolve(futures []tessera.IndexFuture) ([]int64, error) {
 }
 
 // advance has the integrated tree signed by the log and by the witness, stores the checkpoint and makes it current.
-// Only Open and then the committer call it.
+// Only Open and then the committer call it, in a turn.
 func (l *Log) advance(ctx context.Context) (state, error) {
 	n, err := l.integrated(ctx)
 	if err != nil {
@@ -183,6 +215,9 @@ func (l *Log) advance(ctx context.Context) (state, error) {
 	l.mu.Unlock()
 	if int64(n) == last.cp.Size && last.text != "" {
 		return last, nil
+	}
+	if int64(n) < last.cp.Size {
+		return state{}, fmt.Errorf("%w: tree state has %d entries, the cosigned checkpoint %d", ErrDamaged, n, last.cp.Size)
 	}
 	next := enclave.Checkpoint{Origin: l.keys.Origin, Size: int64(n)}
 	tree := newTree(l.dir, next.Size)

@@ -29,11 +29,12 @@ func (l *Log) latest(ctx context.Context) (state, error) {
 		return state{}, err
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
 		return state{}, ErrClosed
 	}
-	return l.current, nil
+	return l.refresh()
 }
 
 // Keys returns what verifies this log's proofs.

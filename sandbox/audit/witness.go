@@ -75,7 +75,7 @@ func NewWitness(dir string, signer *fnote.Signer, log note.Verifier) (_ *LocalWi
 		return nil, err
 	}
 	w := &LocalWitness{path: filepath.Join(dir, seenFile), signer: signer, log: log}
-	if w.lock, err = acquire(filepath.Join(dir, lockFile)); err != nil {
+	if w.lock, err = acquire(filepath.Join(dir, lockFile), false); err != nil {
 		return nil, err
 	}
 	if err := w.restore(dir); err != nil {

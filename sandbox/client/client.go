@@ -17,10 +17,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
@@ -32,7 +35,7 @@ import (
 
 // Config says where the lab is and whom to believe. All fields but Clock are required.
 type Config struct {
-	Address string            // host:port
+	Address string            // host:port; several that share a database, separated by commas: the client goes over to another when one is lost
 	TLS     *tls.Config       // with the caller's certificate, holding the server to its name: pki.Source.Client
 	RootKey ed25519.PublicKey // the lab's root key, pinned
 	Clock   func() time.Time  // nil = time.Now
@@ -93,13 +96,34 @@ func (c *Client) Close() error { return c.conn.Close() }
 // Conn is the connection, for services that this package has no methods for.
 func (c *Client) Conn() *grpc.ClientConn { return c.conn }
 
+// impatient bounds a call, and makes one that only reads again when nobody answers it.
 func impatient(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	if _, set := ctx.Deadline(); !set {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, patience)
 		defer cancel()
 	}
-	return invoke(ctx, method, req, reply, cc, opts...)
+	for attempt := 0; ; attempt++ {
+		err := invoke(ctx, method, req, reply, cc, opts...)
+		if status.Code(err) != codes.Unavailable || !reads(method) || attempt == retries {
+			return err
+		}
+		if rest(ctx, attempt) != nil {
+			return err
+		}
+	}
+}
+
+// reads tells whether a call changes nothing, so that it may be made again when the process that was to answer it is lost.
+// The names of the others begin with what they do.
+func reads(method string) bool {
+	_, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	for _, verb := range []string{"Get", "List", "Explain", "Missing", "Prove"} {
+		if strings.HasPrefix(name, verb) {
+			return true
+		}
+	}
+	return false
 }
 
 // record is the registry's store at the other end. The control plane writes the log entry before it keeps a statement, so

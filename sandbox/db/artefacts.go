@@ -16,6 +16,7 @@ import (
 type filing struct {
 	find, insert, replace string
 	ordered               bool // places are handed out in the order in which they can be seen
+	pending               bool // what is filed may have been kept as pending
 }
 
 var (
@@ -24,6 +25,7 @@ var (
 		insert:  "INSERT INTO statements (kind, digest, envelope, recorded) VALUES ($1, $2, $3, $4) RETURNING seq",
 		replace: "UPDATE statements SET envelope = $1 WHERE seq = $2",
 		ordered: true,
+		pending: true,
 	}
 	artefactFiling = filing{
 		find:    "SELECT seq, envelope FROM artefacts WHERE kind = $1 AND digest = $2",
@@ -32,20 +34,34 @@ var (
 	}
 )
 
-// file keeps an envelope, merging signatures with the one that is there.
-func (t tables) file(ctx context.Context, to filing, s enclave.Signed, at time.Time) (seq int64, err error) {
-	d := s.Digest()
+// encode gives the stored form of an envelope.
+func encode(s enclave.Signed, at time.Time) ([]byte, error) {
 	if s.Kind == "" || len(s.Body) == 0 || at.IsZero() {
-		return 0, fmt.Errorf("%w: an envelope needs a kind, a body and a time", sandbox.ErrInvalid)
+		return nil, fmt.Errorf("%w: an envelope needs a kind, a body and a time", sandbox.ErrInvalid)
 	}
 	data, err := canon.Marshal(s)
 	if err != nil {
-		return 0, fmt.Errorf("%s %s: %w: %w", s.Kind, d, sandbox.ErrInvalid, err)
+		return nil, fmt.Errorf("%s %s: %w: %w", s.Kind, s.Digest(), sandbox.ErrInvalid, err)
 	}
-	if _, err := envelope(s.Kind, d, data); err != nil {
-		return 0, fmt.Errorf("%w: it would not parse again", sandbox.ErrInvalid)
+	if _, err := envelope(s.Kind, s.Digest(), data); err != nil {
+		return nil, fmt.Errorf("%w: it would not parse again", sandbox.ErrInvalid)
+	}
+	return data, nil
+}
+
+// file keeps an envelope, merging signatures with the one that is there.
+func (t tables) file(ctx context.Context, to filing, s enclave.Signed, at time.Time) (seq int64, err error) {
+	d := s.Digest()
+	data, err := encode(s, at)
+	if err != nil {
+		return 0, err
 	}
 	err = t.write(ctx, func(q querier) error {
+		if to.pending {
+			if _, err := q.exec(ctx, dropPending, s.Kind, d.String()); err != nil {
+				return err
+			}
+		}
 		var old []byte
 		err := q.row(ctx, to.find, s.Kind, d.String()).Scan(&seq, &old)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -73,9 +89,46 @@ func (t tables) file(ctx context.Context, to filing, s enclave.Signed, at time.T
 }
 
 // AppendStatement implements sandbox.Records.
-func (t tables) AppendStatement(ctx context.Context, s enclave.Signed, at time.Time) (int64, error) {
-	seq, err := t.file(ctx, statementFiling, s, at)
+func (t tables) AppendStatement(ctx context.Context, s enclave.Signed, at time.Time) (seq int64, err error) {
+	seq, err = t.file(ctx, statementFiling, s, at)
 	return seq, named(err, "recording statement")
+}
+
+// KeepPending implements sandbox.Records.
+func (t tables) KeepPending(ctx context.Context, s enclave.Signed, at time.Time) error {
+	data, err := encode(s, at)
+	if err != nil {
+		return named(err, "keeping statement")
+	}
+	return named(t.write(ctx, func(q querier) error {
+		return one(q.exec(ctx, `INSERT INTO pending (kind, digest, envelope, recorded) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (kind, digest) DO UPDATE SET envelope = excluded.envelope, recorded = excluded.recorded`, s.Kind, s.Digest().String(), data, at.UnixMicro()))
+	}), "keeping statement")
+}
+
+// Pending implements sandbox.Records.
+func (t tables) Pending(ctx context.Context) ([]sandbox.Statement, error) {
+	out, err := collect(ctx, t.read, func(r row) (s sandbox.Statement, err error) {
+		var kind string
+		var d enclave.Digest
+		var data []byte
+		if err := r.Scan(&kind, digest{&d}, &data, instant{&s.Recorded}); err != nil {
+			return s, err
+		}
+		s.Signed, err = envelope(kind, d, data)
+		return s, err
+	}, "SELECT kind, digest, envelope, recorded FROM pending ORDER BY recorded, digest")
+	return out, named(err, "listing statements on their way")
+}
+
+const dropPending = "DELETE FROM pending WHERE kind = $1 AND digest = $2"
+
+// DropPending implements sandbox.Records.
+func (t tables) DropPending(ctx context.Context, kind string, d enclave.Digest) error {
+	return named(t.write(ctx, func(q querier) error {
+		_, err := q.exec(ctx, dropPending, kind, d.String())
+		return err
+	}), "forgetting statement")
 }
 
 // Statements implements sandbox.Records.

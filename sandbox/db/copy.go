@@ -27,6 +27,7 @@ func backedUp() []table {
 	envelopes := []string{"seq", "kind", "digest", "envelope", "recorded"}
 	return []table{
 		{"statements", envelopes, "seq"},
+		{"pending", envelopes[1:], ""},
 		{"artefacts", envelopes, "seq"},
 		{"datasets", []string{"name", "keyset", "manifest"}, ""},
 		{"jobs", strings.FieldsFunc(jobColumns, func(r rune) bool { return strings.ContainsRune(", \n\t", r) }), ""},

@@ -23,7 +23,7 @@ func fillStore(t *testing.T, s *db.DB) {
 	_, err2 := s.AppendStatement(ctx, dbtest.Signed("scenario", `{"b":1}`, "li"), noon)
 	_, err3 := s.PutArtefact(ctx, dbtest.Signed("plan", `{"n":1}`, "lab"), noon)
 	err := errors.Join(err1, err2, err3, s.BindKeyset(ctx, "水", enclave.Digest{1}), s.Publish(ctx, "水", enclave.Digest{}, enclave.Digest{2}),
-		s.BindKeyset(ctx, "air", enclave.Digest{1}), s.SetSetting(ctx, "a", []byte{0, 255}),
+		s.BindKeyset(ctx, "air", enclave.Digest{1}), s.KeepPending(ctx, dbtest.Signed("consent", `{"c":1}`, "wang"), noon), s.SetSetting(ctx, "a", []byte{0, 255}),
 		s.NoteEntry(ctx, 7, enclave.Entry{Type: enclave.EntryPlan, Subject: enclave.Digest{1}, Job: "x", At: canon.At(noon)}))
 	if err != nil {
 		t.Fatal(err)
@@ -41,6 +41,7 @@ func fillStore(t *testing.T, s *db.DB) {
 // contents reads everything that a store has to say.
 func contents(t *testing.T, s *db.DB) (out struct {
 	Statements []sandbox.Statement
+	Pending    []sandbox.Statement
 	Plans      []enclave.Signed
 	Datasets   []sandbox.Dataset
 	Jobs       []sandbox.Job
@@ -51,13 +52,14 @@ func contents(t *testing.T, s *db.DB) (out struct {
 }) {
 	t.Helper()
 	ctx := t.Context()
-	var errs [6]error
+	var errs [7]error
 	out.Statements, errs[0] = s.Statements(ctx, 0)
 	out.Plans, errs[1] = s.Artefacts(ctx, "plan")
 	out.Datasets, errs[2] = s.Datasets(ctx)
 	out.Jobs, errs[3] = s.Jobs(ctx, sandbox.JobFilter{})
 	out.Entries, errs[4] = s.Entries(ctx, sandbox.EntryFilter{})
 	out.Setting, errs[5] = s.Setting(ctx, "a")
+	out.Pending, errs[6] = s.Pending(ctx)
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}

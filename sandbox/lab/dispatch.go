@@ -48,6 +48,7 @@ func (l *Lab) drive(ctx context.Context, id sandbox.JobID) error {
 			err = nil // somebody else ended it, and said why
 		}
 		watch(job, err)
+		l.cfg.Logger.InfoContext(ctx, "job ended", "job", id, "state", job.State, "attempts", job.Attempts)
 		return nil // released, or ended with a reason that the job tells
 	}
 	if err == nil || look != nil || ctx.Err() != nil || errors.Is(err, sandbox.ErrFenced) {

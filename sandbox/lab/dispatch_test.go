@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/db"
 )
@@ -114,5 +115,33 @@ func TestJobBearsTransactionsThatRunTwice(t *testing.T) {
 	after, err := w.lab.Job(t.Context(), job.ID)
 	if err != nil || after.State != sandbox.Released || w.worker.runs != 1 {
 		t.Errorf("it is %s after %d workers, %v", after.State, w.worker.runs, err)
+	}
+}
+
+// A job whose submission broke off has no plan, so no queue hands it out. It is ended once nobody can be submitting it.
+func TestAbandonedJobEnds(t *testing.T) {
+	w := ready(t)
+	planned, err := w.submit(query)
+	w.check(err)
+	at := sandbox.Instant(w.now)
+	broken := planned
+	broken.ID, broken.State, broken.Plan, broken.Created, broken.Updated = sandbox.NewJobID(w.now), sandbox.Queued, enclave.Digest{}, at, at
+	w.check(w.store.CreateJob(t.Context(), broken))
+	for _, step := range []struct {
+		later time.Duration
+		want  int
+		state sandbox.State
+	}{{4 * time.Minute, 0, sandbox.Queued}, {2 * time.Minute, 1, sandbox.Failed}, {time.Hour, 0, sandbox.Failed}} {
+		w.now = w.now.Add(step.later)
+		n, err := w.lab.Abandon(t.Context())
+		w.check(err)
+		job, err := w.lab.Job(t.Context(), broken.ID)
+		w.check(err)
+		if n != step.want || job.State != step.state || step.want == 1 && !strings.Contains(job.Reason, "submit it again") {
+			t.Errorf("%v later %d jobs are ended and it is %s, %q", step.later, n, job.State, job.Reason)
+		}
+	}
+	if job, err := w.lab.Job(t.Context(), planned.ID); err != nil || job.State != sandbox.Planned {
+		t.Errorf("a planned job is %s, %v", job.State, err)
 	}
 }

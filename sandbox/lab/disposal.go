@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 )
@@ -68,11 +69,13 @@ func (l *Lab) OrderDisposal(ctx context.Context, s enclave.Signed) (enclave.Sign
 		if _, err := l.cfg.Store.PutArtefact(ctx, s, l.cfg.Clock()); err != nil {
 			return s, err
 		}
+		failpoint.Hit(failpoint.OrderStored)
 		d.DisposalDigest = s.Digest()
 	}
 	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryDisposal, Subject: o.Keyset, By: by.Name, Reason: o.Cause, At: l.now()}); err != nil {
 		return s, err
 	}
+	failpoint.Hit(failpoint.OrderLogged)
 	return l.cfg.Store.Artefact(ctx, enclave.KindDisposalOrder, d.DisposalDigest)
 }
 
@@ -89,7 +92,9 @@ func (l *Lab) Certify(ctx context.Context, c enclave.Disposal) (enclave.Signed, 
 	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryCertificate, Subject: s.Digest(), By: c.By, At: c.Made}); err != nil {
 		return s, err
 	}
+	failpoint.Hit(failpoint.CertLogged)
 	_, err = l.cfg.Store.PutArtefact(ctx, s, l.cfg.Clock())
+	failpoint.Hit(failpoint.CertStored)
 	return s, err
 }
 

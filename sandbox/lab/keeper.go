@@ -2,16 +2,10 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
+	"time"
 
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/internal/canon"
-	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/sandbox"
 )
@@ -19,38 +13,19 @@ import (
 // Keeper is the registry's store and its way to the log.
 //
 // Custodians refuse a dossier that keeps back a statement which the log announces. A statement that a crash lost between
-// its log entry and the store would therefore stop every later release. So the order is: pending file, log entry, store,
-// pending file removed; NewKeeper ends what a crash left in between.
-type Keeper struct {
-	lab *Lab
-	dir string
-}
+// its log entry and the store would therefore stop every later release. So the order is: pending, log entry, stored (and
+// no longer pending); Settle ends what a crash left in between, of this process or of another on the same store.
+type Keeper struct{ lab *Lab }
 
-// NewKeeper keeps pending statements in a folder of its own. It stores those that reached the log and forgets those that
-// did not: their authors were never told that they had been recorded.
-func NewKeeper(ctx context.Context, l *Lab, dir string) (*Keeper, error) {
-	k := &Keeper{lab: l, dir: dir}
-	if err := durable.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("keeping statements: %w", err)
-	}
-	if err := durable.Sweep(dir); err != nil {
-		return nil, fmt.Errorf("keeping statements: %w", err)
-	}
-	pending, err := filepath.Glob(filepath.Join(dir, "*.json"))
-	if err != nil {
-		return nil, fmt.Errorf("keeping statements: %w", err)
-	}
-	for _, path := range pending {
-		if err := k.settle(ctx, path); err != nil {
-			return nil, fmt.Errorf("settling statement %s: %w", filepath.Base(path), err)
-		}
-	}
-	return k, nil
+// NewKeeper makes a keeper and settles what was left pending.
+func NewKeeper(ctx context.Context, l *Lab) (*Keeper, error) {
+	k := &Keeper{lab: l}
+	return k, k.Settle(ctx)
 }
 
 // Announce implements registry.Log.
 func (k *Keeper) Announce(ctx context.Context, signed enclave.Signed, by string) error {
-	if err := durable.WriteFile(k.path(signed.Digest()), canon.MustMarshal(signed), 0o600); err != nil {
+	if err := k.lab.cfg.Store.KeepPending(ctx, signed, k.lab.cfg.Clock()); err != nil {
 		return fmt.Errorf("keeping a statement for its log entry: %w", err)
 	}
 	failpoint.Hit(failpoint.StatementPending)
@@ -61,11 +36,9 @@ func (k *Keeper) Announce(ctx context.Context, signed enclave.Signed, by string)
 
 // Append implements registry.Store.
 func (k *Keeper) Append(ctx context.Context, signed enclave.Signed) error {
-	if _, err := k.lab.cfg.Store.AppendStatement(ctx, signed, k.lab.cfg.Clock()); err != nil {
-		return err
-	}
+	_, err := k.lab.cfg.Store.AppendStatement(ctx, signed, k.lab.cfg.Clock())
 	failpoint.Hit(failpoint.StatementStored)
-	return remove(k.path(signed.Digest()))
+	return err
 }
 
 // All implements registry.Store.
@@ -74,32 +47,37 @@ func (k *Keeper) All(ctx context.Context) ([]enclave.Signed, error) {
 	return st.All, err
 }
 
-func (k *Keeper) path(d enclave.Digest) string {
-	return filepath.Join(k.dir, strings.TrimPrefix(d.String(), "sha256:")+".json")
-}
+// unlogged is after how long a statement that did not reach the log is forgotten: its author was never told that it had
+// been recorded, and no call takes so long.
+const unlogged = 24 * time.Hour
 
-func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("recording a statement: %w", err)
+// Settle stores what is pending and in the log. It may run beside those who record statements, here or in another process:
+// storing twice is storing once.
+func (k *Keeper) Settle(ctx context.Context) error {
+	pending, err := k.lab.cfg.Store.Pending(ctx)
+	if err != nil || len(pending) == 0 {
+		return err
+	}
+	if err := k.lab.index(ctx); err != nil { // the entry may be another process's that could not note it any more
+		return err
+	}
+	for _, p := range pending {
+		if err := k.settle(ctx, p); err != nil {
+			return fmt.Errorf("settling statement %s: %w", p.Signed.Digest().Short(), err)
+		}
 	}
 	return nil
 }
 
-func (k *Keeper) settle(ctx context.Context, path string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
+func (k *Keeper) settle(ctx context.Context, p sandbox.Statement) error {
+	logged, err := k.lab.cfg.Store.Entries(ctx, sandbox.EntryFilter{Subject: p.Signed.Digest(), Type: enclave.EntryStatement})
+	switch {
+	case err != nil:
 		return err
+	case len(logged) > 0:
+		return k.Append(ctx, p.Signed)
+	case k.lab.cfg.Clock().Sub(p.Recorded) > unlogged:
+		return k.lab.cfg.Store.DropPending(ctx, p.Signed.Kind, p.Signed.Digest())
 	}
-	var signed enclave.Signed
-	if err := canon.Unmarshal(data, &signed); err != nil {
-		return err
-	}
-	logged, err := k.lab.cfg.Store.Entries(ctx, sandbox.EntryFilter{Subject: signed.Digest(), Type: enclave.EntryStatement})
-	if err != nil {
-		return err
-	}
-	if len(logged) > 0 {
-		return k.Append(ctx, signed)
-	}
-	return remove(path)
+	return nil
 }

@@ -111,9 +111,16 @@ type Config struct {
 
 // Lab is the control plane over one store and log.
 type Lab struct {
-	cfg   Config
-	seen  *seenFiles
-	joint chan struct{} // full while a joint job is being opened
+	cfg     Config
+	seen    *seenFiles
+	indexed *indexed
+	joint   chan struct{} // full while a joint job is being opened
+}
+
+// indexed is how far this process knows the store's index of the log to reach.
+type indexed struct {
+	mu   sync.Mutex // held while the index is brought up to date: once serves all who wait
+	size int64
 }
 
 // seenFiles remembers the digests of inputs, which many jobs share.
@@ -138,7 +145,7 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}, joint: make(chan struct{}, 1)}
+	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}, indexed: &indexed{}, joint: make(chan struct{}, 1)}
 	return l, l.index(ctx)
 }
 
@@ -147,42 +154,72 @@ func (l *Lab) now() canon.Time { return canon.At(l.cfg.Clock()) }
 
 const indexSetting = "log-indexed"
 
-// index notes log entries that the store has not seen, because a custodian wrote them or a crash came in between.
+// index notes log entries that the store has not seen, because a custodian wrote them, or another process, or a crash came
+// in between.
 func (l *Lab) index(ctx context.Context) error {
 	_, cp, err := l.cfg.Log.Checkpoint(ctx)
 	if errors.Is(err, enclave.ErrNotFound) {
 		return nil // a new, empty log
 	}
+	if err == nil {
+		err = l.indexTo(ctx, cp.Size)
+	}
 	if err != nil {
 		return fmt.Errorf("indexing the log: %w", err)
 	}
-	var from int64
-	switch data, err := l.cfg.Store.Setting(ctx, indexSetting); {
-	case err == nil:
-		if _, err := fmt.Sscan(string(data), &from); err != nil {
-			return fmt.Errorf("indexing the log: setting %q: %w", indexSetting, err)
-		}
-	case !errors.Is(err, sandbox.ErrNotFound):
-		return fmt.Errorf("indexing the log: %w", err)
-	}
-	if from >= cp.Size {
+	return nil
+}
+
+func (l *Lab) indexTo(ctx context.Context, size int64) error {
+	l.indexed.mu.Lock()
+	defer l.indexed.mu.Unlock()
+	if l.indexed.size >= size {
 		return nil
 	}
-	var fresh []audit.Record
-	for rec, err := range l.cfg.Log.Entries(ctx, from, cp.Size) {
-		if err != nil {
-			return fmt.Errorf("indexing the log: %w", err)
-		}
-		fresh = append(fresh, rec)
+	from, err := indexedIn(ctx, l.cfg.Store) // others bring it up to date too
+	if err != nil {
+		return err
 	}
-	return l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
-		for _, rec := range fresh {
-			if err := r.NoteEntry(ctx, rec.Index, rec.Entry); err != nil {
-				return fmt.Errorf("indexing the log: %w", err)
+	if from < size {
+		var fresh []audit.Record
+		for rec, err := range l.cfg.Log.Entries(ctx, from, size) {
+			if err != nil {
+				return err
 			}
+			fresh = append(fresh, rec)
 		}
-		return r.SetSetting(ctx, indexSetting, fmt.Append(nil, cp.Size))
-	})
+		err = l.cfg.Store.Atomic(ctx, func(r sandbox.Records) error {
+			for _, rec := range fresh {
+				if err := r.NoteEntry(ctx, rec.Index, rec.Entry); err != nil {
+					return err
+				}
+			}
+			if now, err := indexedIn(ctx, r); err != nil || now >= size {
+				return err // never backwards
+			}
+			return r.SetSetting(ctx, indexSetting, fmt.Append(nil, size))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	l.indexed.size = max(from, size)
+	return nil
+}
+
+// indexedIn is how far the index reaches, as the store has it.
+func indexedIn(ctx context.Context, r sandbox.Records) (size int64, err error) {
+	data, err := r.Setting(ctx, indexSetting)
+	switch {
+	case errors.Is(err, sandbox.ErrNotFound):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	}
+	if _, err := fmt.Sscan(string(data), &size); err != nil {
+		return 0, fmt.Errorf("setting %q: %w", indexSetting, err)
+	}
+	return size, nil
 }
 
 // Announce writes entries to the log and notes where they are.
@@ -200,16 +237,23 @@ func (l *Lab) Announce(ctx context.Context, entries ...enclave.Entry) error {
 	return nil
 }
 
-// announceOnce writes an entry unless the log has it: a step that is repeated after a crash leaves one.
+// announceOnce writes an entry unless the log has it: a step that is repeated after a crash, by this process or by another,
+// leaves one.
 func (l *Lab) announceOnce(ctx context.Context, e enclave.Entry) error {
-	have, err := l.cfg.Store.Entries(ctx, sandbox.EntryFilter{Subject: e.Subject, Type: e.Type})
-	if err != nil {
+	have, err := l.logged(ctx, sandbox.EntryFilter{Subject: e.Subject, Type: e.Type})
+	if err != nil || have {
 		return err
 	}
-	if len(have) > 0 {
-		return nil
-	}
 	return l.Announce(ctx, e)
+}
+
+// logged tells whether the log has an entry, also one that whoever wrote it could not note any more.
+func (l *Lab) logged(ctx context.Context, f sandbox.EntryFilter) (bool, error) {
+	if err := l.index(ctx); err != nil {
+		return false, err
+	}
+	have, err := l.cfg.Store.Entries(ctx, f)
+	return len(have) > 0, err
 }
 
 // Roster returns the latest roster.

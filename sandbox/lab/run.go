@@ -35,7 +35,7 @@ func (l *Lab) Run(ctx context.Context, id sandbox.JobID, watch func(sandbox.Job)
 		switch job.State {
 		case sandbox.Queued:
 			// Submission stopped before it was planned; nothing was promised to anyone.
-			job, err = l.end(ctx, job, sandbox.Fail, enclave.EntryFailure, errors.New("the lab stopped while the job was being submitted: submit it again"))
+			job, err = l.end(ctx, job, sandbox.Fail, enclave.EntryFailure, errAbandoned)
 		case sandbox.Planned:
 			job, err = l.start(ctx, job, watch)
 		case sandbox.Running:

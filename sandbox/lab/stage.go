@@ -106,8 +106,21 @@ func (s *seenFiles) digest(path string) (d enclave.Digest, err error) {
 	return d, nil
 }
 
-// Sweep removes what a crash left in the temporary folder, but for the inputs of jobs that are still to be driven.
+// Sweep removes what a crash left in the temporary folder, before anything is written there.
 func (l *Lab) Sweep(ctx context.Context) error {
+	if err := durable.Sweep(l.cfg.TempDir); err != nil {
+		return fmt.Errorf("sweeping: %w", err)
+	}
+	return l.Tidy(ctx)
+}
+
+// Tidy removes the inputs of jobs that have ended, here or in another process, from the temporary folder. It may run while
+// jobs do.
+func (l *Lab) Tidy(ctx context.Context) error {
+	entries, err := os.ReadDir(l.cfg.TempDir) // before the jobs: what is staged from now on is not in it
+	if err != nil {
+		return fmt.Errorf("sweeping: %w", err)
+	}
 	unfinished, err := l.Unfinished(ctx)
 	if err != nil {
 		return fmt.Errorf("sweeping: %w", err)
@@ -115,10 +128,6 @@ func (l *Lab) Sweep(ctx context.Context) error {
 	keep := map[string]bool{}
 	for _, j := range unfinished {
 		keep[string(j.ID)] = true
-	}
-	entries, err := os.ReadDir(l.cfg.TempDir)
-	if err != nil {
-		return fmt.Errorf("sweeping: %w", err)
 	}
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), stagedPrefix) || keep[e.Name()] {
@@ -128,5 +137,5 @@ func (l *Lab) Sweep(ctx context.Context) error {
 			return fmt.Errorf("sweeping: %w", err)
 		}
 	}
-	return durable.Sweep(l.cfg.TempDir)
+	return nil
 }

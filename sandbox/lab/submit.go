@@ -150,10 +150,13 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 	at := sandbox.Instant(l.cfg.Clock())
 	job := sandbox.Job{ID: id, Operator: analyst.Body, Analyst: r.Analyst, Scenario: r.Scenario, Query: r.Query, EpsilonMicro: r.EpsilonMicro,
 		State: sandbox.Queued, Created: at, Updated: at}
+	again := false // an earlier call broke off, or is still under way in a process that its caller has lost
 	if r.ID != "" {
-		if have, err := l.again(ctx, job); err != nil || have.ID != "" {
+		have, err := l.again(ctx, job)
+		if err != nil || have.ID != "" && have.State != sandbox.Queued {
 			return have, err
 		}
+		again = have.ID != ""
 	}
 	if err := l.cfg.Store.CreateJob(ctx, job); err != nil {
 		return job, err
@@ -182,7 +185,14 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 		return job, err
 	}
 	entry := enclave.Entry{Type: enclave.EntryPlan, Subject: signed.Digest(), By: r.Analyst, Job: string(id), At: l.now()}
-	if err := l.Announce(ctx, entry); err != nil { // every job has its entry, also one that repeats a plan
+	have := false // every job has its entry, also one that repeats a plan
+	if again {
+		have, err = l.logged(ctx, sandbox.EntryFilter{Subject: entry.Subject, Type: entry.Type, Job: entry.Job})
+	}
+	if err == nil && !have {
+		err = l.Announce(ctx, entry)
+	}
+	if err != nil {
 		return job, err
 	}
 	failpoint.Hit(failpoint.PlanLogged)
@@ -197,13 +207,19 @@ func (l *Lab) Submit(ctx context.Context, r Request, sign func(*Prepared) (encla
 		return err
 	})
 	failpoint.Hit(failpoint.PlanStored)
+	if errors.Is(err, sandbox.ErrConflict) {
+		if have, look := l.cfg.Store.Job(ctx, id); look == nil && have.State != sandbox.Queued && have.SameRequest(job) {
+			return have, nil // another call with the same ID was quicker
+		}
+	}
 	return after, err
 }
 
 // maxDrawn is how far the time in a job ID that somebody else drew may be from now: IDs sort by age.
 const maxDrawn = 10 * time.Minute
 
-// again finds the job that an earlier call with the same ID recorded. The zero Job means that there is none.
+// again finds the job that an earlier call with the same ID recorded; one that is queued has still to be submitted. The zero
+// Job means that there is none.
 func (l *Lab) again(ctx context.Context, job sandbox.Job) (sandbox.Job, error) {
 	if _, err := sandbox.ParseJobID(string(job.ID)); err != nil {
 		return sandbox.Job{}, fmt.Errorf("submitting a job: %w: %w", sandbox.ErrInvalid, err)
@@ -219,8 +235,6 @@ func (l *Lab) again(ctx context.Context, job sandbox.Job) (sandbox.Job, error) {
 		return sandbox.Job{}, err
 	case !have.SameRequest(job):
 		return sandbox.Job{}, fmt.Errorf("submitting a job: %w: %s is another job's ID", sandbox.ErrConflict, job.ID)
-	case have.State == sandbox.Queued:
-		return sandbox.Job{}, fmt.Errorf("submitting a job: %w: %s is being submitted", sandbox.ErrConflict, job.ID)
 	}
 	return have, nil
 }

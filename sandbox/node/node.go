@@ -127,8 +127,25 @@ func (n *Node) ready(ctx context.Context) (err error) {
 	return nil
 }
 
+// Tidy removes what is left here of jobs that have ended since, in another process perhaps, which took them up when an
+// earlier one of this node was killed. It may run while jobs do. A node that has run nothing yet has nothing to tidy: it
+// looks when it begins.
+func (n *Node) Tidy(ctx context.Context) error {
+	n.mu.Lock()
+	r := n.runner
+	n.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	if err := n.removeOrphans(ctx, r); err != nil {
+		return fmt.Errorf("removing workers that were left running: %w", err)
+	}
+	return nil
+}
+
 // removeOrphans removes what a killed process left running for jobs that have ended since: a container outlives whoever
-// started it. The lab's lock says that nobody else runs its tasks now.
+// started it. Nobody else runs tasks under this lab's or service's folder. What runs is listed before the jobs are: a job
+// that begins meanwhile is not in the list.
 func (n *Node) removeOrphans(ctx context.Context, r runner.Runner) error {
 	left, err := r.List(ctx, map[string]string{labelLab: n.cfg.Lab})
 	if err != nil || len(left) == 0 {

@@ -171,7 +171,6 @@ func (j *joint) qualify(in []token) []token {
 		}
 		return t.text
 	}
-	isName := func(t token) bool { return t.kind == word || t.kind == quotedIdent }
 	var out []token
 	for i := 0; i < len(in); i++ {
 		if i+2 < len(in) && isName(in[i]) && in[i+1].kind == symbol && in[i+1].text == "." && isName(in[i+2]) {

@@ -444,7 +444,8 @@ func (c *compiler) release(who string, cells []string) {
 		switch letter {
 		case "t":
 			col, _ := c.b.Manifest.Column(cols[0])
-			q := mpc.Quantile{Column: at.value(col), Min: col.Min, Max: col.Max, Unit: QuantileUnit(col), Noise: noise}
+			// The answer is below what is found, so that the greatest value can be one.
+			q := mpc.Quantile{Column: at.value(col), Min: col.Min, Max: col.Max + 1, Unit: QuantileUnit(col), Noise: noise}
 			micro, err := strconv.ParseInt(cols[1], 10, 64)
 			if err != nil {
 				panic("plan: its own moment " + string(m.Moment))
@@ -472,8 +473,8 @@ func (c *compiler) release(who string, cells []string) {
 // them costs its part of ε.
 func QuantileUnit(col enclave.Column) int64 {
 	const steps = 16
-	width := col.Max - col.Min
-	return max(1, (width+1<<steps-1)>>steps)
+	width := col.Max + 1 - col.Min
+	return (width + 1<<steps - 1) >> steps
 }
 
 // distinct flags one row of each value in each cell among the rows that count.

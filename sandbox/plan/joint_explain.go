@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -38,10 +40,12 @@ type SourceNote struct {
 type QuantileNote struct {
 	Column   string  `json:"column"`
 	Fraction float64 `json:"fraction"`
-	Within   string  `json:"within"`    // values are told apart to this, in the column's unit
-	Steps    int64   `json:"steps"`     // noised counts it takes in every cell
-	RankDev  float64 `json:"rank_dev"`  // standard deviation of each, in rows: how far the rank may be off
-	NearEnds bool    `json:"near_ends"` // stands for MIN or MAX
+	Within   string  `json:"within"`   // values are told apart to this, in the column's unit
+	Steps    int64   `json:"steps"`    // noised counts it takes in every cell
+	RankDev  float64 `json:"rank_dev"` // standard deviation of each, in rows
+	// RankWithin is how many rows the rank may be off, with 95 % confidence (see rankWithin).
+	RankWithin int64 `json:"rank_within"`
+	NearEnds   bool  `json:"near_ends"` // stands for MIN or MAX
 }
 
 // ExplainJoint describes a joint plan. Manifests and keysets are those of its sources, in order.
@@ -172,7 +176,7 @@ func (e *Explanation) jointPrivacy(p *enclave.Plan, view *enclave.Manifest, prog
 			each := math.Sqrt(q.Each().Part().Variance(3))
 			micro := q.Fractions[0]
 			e.Joint.Quantiles = append(e.Joint.Quantiles, QuantileNote{Column: col.Name, Fraction: natural(micro, 6), Within: enclave.FormatScaled(q.Unit, col.Scale), Steps: int64(q.Steps()),
-				RankDev: each, NearEnds: micro == endFractions["MIN"] || micro == endFractions["MAX"]})
+				RankDev: each, RankWithin: rankWithin(q, prog.Releases[0].Count.Part()), NearEnds: micro == endFractions["MIN"] || micro == endFractions["MAX"]})
 			note.Sensitivity, note.StdDev = float64(p.EntityRows), each
 		}
 		e.Measures = append(e.Measures, note)
@@ -184,6 +188,20 @@ func (e *Explanation) jointPrivacy(p *enclave.Plan, view *enclave.Manifest, prog
 	e.MinCohort, e.CohortRows, e.Margin = p.MinCohort, p.MinCohort*p.EntityRows, margin.String()
 	// Of one full sample: the third part only spreads it further, to both sides alike.
 	e.MissProbability = dp.MissProbability(dp.LaplaceScale(p.EntityRows, 1, p.Measures[0].EpsilonMicro), 2, margin)
+}
+
+// rankWithin is a k with which, of a cell of n rows and with probability 95 %, fewer than p·n + k rows lie below the answer,
+// and at least p·n − k do not lie above the unit of values that it stands for. The answer lies above a value whose noised
+// rank was found to be less than p times the noised count, and below one whose noised rank was not, unless it is at an end
+// of the range, where the one or the other is certain. So k is the most that one step's noise comes to, and p times the
+// count's, but in one of twenty cells: of all s steps together with the count, each is beyond its bound with probability
+// 1 in 20·(s+1) at most, and it does not matter that a step's question depends on the noise before.
+func rankWithin(q mpc.Quantile, count dp.LaplacePart) int64 {
+	log2p := bits.Len(uint(20*(q.Steps()+1) - 1))
+	k := count.TailBound(log2p)
+	k.Mul(k, big.NewInt(q.Fractions[0]))
+	k.Add(k, big.NewInt(999_999)).Quo(k, big.NewInt(1_000_000))
+	return k.Add(k, q.Each().Part().TailBound(log2p)).Int64() // both passed the check of the program
 }
 
 // roundTime is what a message takes between nodes in one machine room.
@@ -238,8 +256,9 @@ func (e *Explanation) textJoint(r *renderer) {
 func (e *Explanation) textJointCost(r *renderer) {
 	n := e.Joint
 	for _, q := range n.Quantiles {
-		r.line("Quantile %s of %s: to within %s, by %d noised counts in every cell, each with a standard deviation of %s rows.",
-			"%[2]s 的 %[1]s 分位数：精确到 %[3]s，每个单元格经 %[4]d 次加噪计数，每次标准差 %[5]s 行。", figure(q.Fraction), q.Column, q.Within, q.Steps, figure(q.RankDev))
+		r.line("Quantile %s of %s: to within %s, by %d noised counts in every cell, each with a standard deviation of %s rows; its rank is within %d rows of the one asked for, with 95 %% confidence.",
+			"%[2]s 的 %[1]s 分位数：精确到 %[3]s，每个单元格经 %[4]d 次加噪计数，每次标准差 %[5]s 行；其秩与所求之秩相差不超过 %[6]d 行，置信度 95%%。", figure(q.Fraction), q.Column, q.Within, q.Steps,
+			figure(q.RankDev), q.RankWithin)
 	}
 	r.line("Cost: about %d rounds and %s MB sent by each node, in the order of %s s.", "开销：约 %d 轮通信，每节点发送 %s MB，约 %s 秒。", n.Rounds, figure(float64(n.Bytes)/1e6), figure(n.Seconds))
 }

@@ -145,6 +145,9 @@ func TestDatasets(t *testing.T) {
 	if err != nil || !slices.Equal(got, []string{"a", "b-c", "d"}) {
 		t.Errorf("%q, %v", got, err)
 	}
+	if _, err := plan.Datasets(`SELECT COUNT(*) FROM a JOIN "b-c" ON entity WHERE (a.x BETWEEN 1 AND 2 OR "b-c".y NOT BETWEEN -1 AND +2 AND z = 'q')`); err != nil {
+		t.Errorf("BETWEEN of a column with its dataset's name: %v", err)
+	}
 	if _, err := plan.Datasets(`SELECT COUNT(*) FROM a JOIN b ON entity JOIN c ON entity JOIN d ON entity JOIN e ON entity`); err == nil {
 		t.Error("five datasets are joined")
 	}

@@ -237,8 +237,8 @@ func (l *lexer) finish() []token {
 	return l.out
 }
 
-// wrapRanges puts parentheses around each "name [NOT] BETWEEN literal AND literal". A BETWEEN of another shape is left
-// to the allow-list, which refuses it.
+// wrapRanges puts parentheses around each "[dataset.]name [NOT] BETWEEN literal AND literal". A BETWEEN of another shape is
+// left to the allow-list, which refuses it.
 func wrapRanges(in []token) []token {
 	literal := func(i int) int { // index after an optionally signed literal at i, or 0
 		if i < len(in) && in[i].kind == symbol && (in[i].text == "-" || in[i].text == "+") {
@@ -258,7 +258,10 @@ func wrapRanges(in []token) []token {
 		if start > 0 && in[start].is("NOT") {
 			start--
 		}
-		if start < 1 || in[start].kind != word && in[start].kind != quotedIdent || in[start-1].text == "." {
+		if start > 1 && isName(in[start]) && in[start-1].text == "." {
+			start -= 2
+		}
+		if start < 1 || !isName(in[start]) || in[start-1].text == "." {
 			continue
 		}
 		and := literal(i + 1)
@@ -281,6 +284,8 @@ func wrapRanges(in []token) []token {
 	}
 	return out
 }
+
+func isName(t token) bool { return t.kind == word || t.kind == quotedIdent }
 
 func render(tokens []token) *source {
 	s := &source{tokens: tokens}

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"yingzhou.dev/lab/enclave"
@@ -190,7 +191,7 @@ func (s *Server) admit(ctx context.Context, p rpc.Peer) error {
 	roster, err := s.roster(ctx)
 	if err != nil {
 		s.cfg.Logger.ErrorContext(ctx, "reading the roster", "error", err)
-		return errors.New("the roster cannot be read now")
+		return rpc.Errorf(codes.Unavailable, "the roster cannot be read now")
 	}
 	party, ok := roster.Find(p.Name)
 	switch {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -70,6 +71,9 @@ const (
 	atMost    = 20 * time.Millisecond // between two answers: progress is for eyes
 )
 
+// stageUnavailable is what a watcher reads while the metadata is away.
+const stageUnavailable = "waiting: the lab's metadata is unreachable"
+
 // watch sends a job as it is and at every change until it has ended, and returns why it was not released.
 func (s *Server) watch(ctx context.Context, id sandbox.JobID, send func(sandbox.Job) error) error {
 	t, leave := s.cfg.Jobs.join(id)
@@ -82,10 +86,14 @@ func (s *Server) watch(ctx context.Context, id sandbox.JobID, send func(sandbox.
 	for {
 		noted, changed, why := s.cfg.Jobs.state(t)
 		job, err := s.cfg.Lab.Job(ctx, id)
-		if err != nil {
+		switch {
+		case errors.Is(err, sandbox.ErrUnavailable) && last.ID != "" && ctx.Err() == nil:
+			job = last // it rests, and so does who watches it
+			job.Stage, job.Percent = stageUnavailable, 0
+		case err != nil:
 			return err
 		}
-		if noted.ID == id && noted.State == job.State { // the note may be ahead of the record in stage and percentage
+		if err == nil && noted.ID == id && noted.State == job.State { // the note may be ahead of the record in stage and percentage
 			job.Stage, job.Percent = noted.Stage, noted.Percent
 		}
 		if job != last {

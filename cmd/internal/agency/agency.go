@@ -36,7 +36,7 @@ type Lab interface {
 
 // Config is what an Agency works with. All fields but Send are required.
 type Config struct {
-	Dir      string                                    // own folder: keyring and schemas; set by Open
+	Dir      string                                    // own folder: schemas, and the keyring or where the Vault is that has it; set by Open
 	Identity func(name string) (*keys.Identity, error) // of the steward who acts
 	Lab      Lab
 	Blobs    *store.Store // where sealing writes
@@ -54,6 +54,7 @@ type Agency struct {
 	cfg     Config
 	steward *keys.Identity
 	party   operators.Party
+	ring    keyring
 }
 
 // Open checks that a steward may act for an agency, and makes the agency's folder, which dir gives.
@@ -74,7 +75,11 @@ func Open(ctx context.Context, cfg Config, name string, dir func(body string) st
 		return nil, err
 	}
 	cfg.Dir = dir(p.Body)
-	return &Agency{cfg: cfg, steward: id, party: p}, durable.MkdirAll(filepath.Join(cfg.Dir, "schemas"), 0o700)
+	if err := durable.MkdirAll(filepath.Join(cfg.Dir, "schemas"), 0o700); err != nil {
+		return nil, err
+	}
+	ring, err := openKeyring(cfg.Dir)
+	return &Agency{cfg: cfg, steward: id, party: p, ring: ring}, err
 }
 
 // Steward is who acts, with the keys.
@@ -98,10 +103,6 @@ func (a *Agency) Register(ctx context.Context, sc *schema.Schema) (*enclave.Keys
 	if err != nil {
 		return nil, err
 	}
-	ring, err := keys.OpenFile(filepath.Join(a.cfg.Dir, "keyring"))
-	if err != nil {
-		return nil, err
-	}
 	dealt, err := seal.Deal(seal.Dealing{Dataset: name, Params: sc.Params(), Custodians: roster.WithRole(operators.RoleCustodian), Quorum: roster.Quorum,
 		EntityRows: sc.Sealing.EntityRows, BudgetMicro: sc.BudgetMicro(), Made: canon.At(a.cfg.Clock())}, a.steward, a.party.Body)
 	if err != nil {
@@ -115,7 +116,7 @@ func (a *Agency) Register(ctx context.Context, sc *schema.Schema) (*enclave.Keys
 	}
 	secret := dealt.Key.MarshalBinary()
 	defer clear(secret)
-	if err := ring.Put(keyName(name)+" "+dealt.Keyset.Digest().String(), secret); err != nil {
+	if err := a.ring.Put(ctx, keyName(name)+" "+dealt.Keyset.Digest().String(), secret); err != nil {
 		return nil, err
 	}
 	failpoint.Hit(failpoint.DatasetKeyStored)

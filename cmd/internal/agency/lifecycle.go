@@ -3,7 +3,6 @@ package agency
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/he"
@@ -49,7 +48,7 @@ func (a *Agency) Refresh(ctx context.Context, dataset string, budgetMicro int64)
 	if err != nil {
 		return canon.Signed{}, err
 	}
-	key, err := a.ownKey(params, d)
+	key, err := a.ownKey(ctx, params, d)
 	if err != nil {
 		return canon.Signed{}, err
 	}
@@ -81,10 +80,6 @@ func (a *Agency) Order(ctx context.Context, dataset, cause, reason string) (*lab
 }
 
 // Forget removes the agency's own copy of a dataset's key.
-func (a *Agency) Forget(d *lab.Dataset) error {
-	ring, err := keys.OpenFile(filepath.Join(a.cfg.Dir, "keyring"))
-	if err != nil {
-		return err
-	}
-	return ring.Forget(ownKeyName(d))
+func (a *Agency) Forget(ctx context.Context, d *lab.Dataset) error {
+	return a.ring.Forget(ctx, ownKeyName(d))
 }

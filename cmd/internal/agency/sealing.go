@@ -9,7 +9,6 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/he"
-	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/seal/table"
@@ -71,7 +70,7 @@ func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOption
 	}
 	var key *he.SecretKey
 	if opts.Forms == 0 || opts.Forms&seal.HE != 0 {
-		if key, err = a.ownKey(params, d); err != nil {
+		if key, err = a.ownKey(ctx, params, d); err != nil {
 			return nil, err
 		}
 		defer key.Erase()
@@ -116,12 +115,8 @@ func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOption
 func ownKeyName(d *lab.Dataset) string { return keyName(d.Name) + " " + d.KeysetDigest.String() }
 
 // ownKey reads a dataset's key from its owner's keyring.
-func (a *Agency) ownKey(params *he.Params, d *lab.Dataset) (*he.SecretKey, error) {
-	ring, err := keys.OpenFile(filepath.Join(a.cfg.Dir, "keyring"))
-	if err != nil {
-		return nil, err
-	}
-	secret, err := ring.Get(ownKeyName(d))
+func (a *Agency) ownKey(ctx context.Context, params *he.Params, d *lab.Dataset) (*he.SecretKey, error) {
+	secret, err := a.ring.Get(ctx, ownKeyName(d))
 	if err != nil {
 		return nil, fmt.Errorf("key of dataset %q: %w", d.Name, err)
 	}

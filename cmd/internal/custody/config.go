@@ -30,7 +30,7 @@ type Config struct {
 
 	State   string    `yaml:"state"`   // folder with ledger, journal, shares and what was read of the log: back it up
 	Mirror  string    `yaml:"mirror"`  // folder with the custodian's copies of blobs: can be fetched again
-	Plane   Address   `yaml:"labd"`    // the control plane, for log and blobs
+	Plane   Address   `yaml:"labd"`    // the control plane, for log and blobs; several that share a database: their addresses, separated by commas
 	Peers   []Address `yaml:"peers"`   // the other custodians
 	Workers int       `yaml:"workers"` // goroutines that execute a plan; default: 1
 	Node    *Node     `yaml:"node"`    // this body's compute node; default: none, and joint jobs are refused
@@ -69,7 +69,7 @@ func (c *Config) Shared() *daemon.Common { return &c.Common }
 // Check implements daemon.Daemon.
 func (c *Config) Check(dir string) error {
 	daemon.In(dir, &c.Roster, &c.Identity, &c.Keyring, &c.State, &c.Mirror)
-	errs := []error{daemon.File("roster", c.Roster), c.checkKeys(dir), c.Plane.check("labd")}
+	errs := []error{daemon.File("roster", c.Roster), c.checkKeys(dir), c.Plane.checkAny("labd")}
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	root, err := hex.DecodeString(c.Root)
 	if err != nil || len(root) != ed25519.PublicKeySize {
@@ -105,15 +105,10 @@ func (c *Config) Check(dir string) error {
 // checkKeys insists on one place for the keys.
 func (c *Config) checkKeys(dir string) error {
 	if c.Vault != nil {
-		daemon.In(dir, &c.Vault.CAFile, &c.Vault.RoleIDFile, &c.Vault.SecretIDFile)
 		if c.Identity != "" || c.Keyring != "" {
 			return errors.New("vault: the keys are in the Vault or in files (identity, keyring), not in both")
 		}
-		_, err := vault.New(*c.Vault) // calls nothing
-		if err != nil {
-			return fmt.Errorf("vault: %w", err)
-		}
-		return errors.Join(daemon.File("vault.role_id_file", c.Vault.RoleIDFile), daemon.File("vault.secret_id_file", c.Vault.SecretIDFile))
+		return daemon.CheckVault("vault", dir, c.Vault)
 	}
 	if c.Production {
 		return errors.New("vault: in production a custodian keeps its keys in its Vault")
@@ -130,4 +125,12 @@ func (a Address) check(key string) error {
 		return fmt.Errorf("%s.name: want its name in the roster", key)
 	}
 	return daemon.HostPort(key+".address", a.Address)
+}
+
+// checkAny is check where the address may be several.
+func (a Address) checkAny(key string) error {
+	if a.Name == "" {
+		return fmt.Errorf("%s.name: want its name in the roster", key)
+	}
+	return daemon.HostPorts(key+".address", a.Address)
 }

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/internal/strict"
@@ -126,6 +128,14 @@ func HostPort(key, s string) error {
 	return nil
 }
 
+// HostPorts refuses what is not one address, or several separated by commas.
+func HostPorts(key, s string) error {
+	if _, err := rpc.Addresses(s); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}
+
 // File refuses a path where no file can be read. What is in it is not looked at.
 func File(key, path string) error {
 	if path == "" {
@@ -150,6 +160,12 @@ func run(ctx context.Context, name string, args []string, out, errs io.Writer, d
 	flags.SetOutput(errs)
 	path := flags.String("config", name+".yaml", "configuration file")
 	check := flags.Bool("check", false, "check the configuration and the files that it names, and exit")
+	var save, restore string
+	keeper, keeps := d.(Keeper)
+	if keeps {
+		flags.StringVar(&save, "backup", "", "write a backup of what this daemon keeps to a new folder, and exit; the daemon must not run")
+		flags.StringVar(&restore, "restore", "", "put such a backup back to where the configuration says, and exit")
+	}
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil || flags.NArg() > 0 {
@@ -158,11 +174,16 @@ func run(ctx context.Context, name string, args []string, out, errs io.Writer, d
 		}
 		return 2
 	}
+	if save != "" && restore != "" {
+		fmt.Fprintf(errs, "%s: -backup and -restore are two things\n", name)
+		return 2
+	}
 	fail := func(err error) int {
 		fmt.Fprintf(errs, "%s: %v\n", name, err)
 		return 1
 	}
-	if err := Load(*path, d); err != nil {
+	err := Load(*path, d)
+	if err != nil && (restore == "" || !errors.Is(err, fs.ErrNotExist)) { // what is to be restored may well be missing
 		return fail(err)
 	}
 	c := d.Shared()
@@ -170,12 +191,28 @@ func run(ctx context.Context, name string, args []string, out, errs io.Writer, d
 	if err != nil {
 		return fail(err)
 	}
+	if save != "" || restore != "" {
+		env := Env{Logger: c.Log.logger(errs), TLS: source, Clock: time.Now}
+		var b *Backup
+		what := "saved to " + save
+		if restore != "" {
+			what = "restored from " + restore
+			b, err = Restore(ctx, *path, keeper, env, restore)
+		} else {
+			b, err = Save(ctx, *path, keeper, env, save)
+		}
+		if err != nil {
+			return fail(err)
+		}
+		fmt.Fprintf(out, "%s: %s: %s as of %s, %d bytes, digest %s\n", name, what, b.Daemon, b.Made.Format(time.RFC3339), b.Bytes, b.Digest.Short())
+		return 0
+	}
 	if *check {
 		fmt.Fprintf(out, "%s: %s is right, for %s until %s\n", name, *path, source.Name(), source.Expires().UTC().Format(time.RFC3339))
 		return 0
 	}
 	logger := c.Log.logger(errs).With("daemon", name)
-	if err := serve(ctx, d, logger, source); err != nil {
+	if err := serve(ctx, *path, d, logger, source); err != nil {
 		logger.Error("ended", "error", err)
 		return 1
 	}
@@ -192,7 +229,7 @@ func Run(ctx context.Context, path string, d Daemon, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, d, c.Log.logger(w), source)
+	return serve(ctx, path, d, c.Log.logger(w), source)
 }
 
 func (l Log) logger(w io.Writer) *slog.Logger {
@@ -203,9 +240,14 @@ func (l Log) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, opts))
 }
 
-func serve(ctx context.Context, d Daemon, logger *slog.Logger, source *pki.Source) (err error) {
+func serve(ctx context.Context, path string, d Daemon, logger *slog.Logger, source *pki.Source) (err error) {
 	c := d.Shared()
-	env := Env{Logger: logger, Metrics: prometheus.NewRegistry(), TLS: source, Clock: time.Now}
+	lock, err := hold(path, false)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	env := Env{Logger: logger, Metrics: prometheus.NewRegistry(), TLS: source, Clock: failpoint.Clock}
 	//lint:ignore SA1019 package collectors would link database/sql into custodians
 	runtime, process := prometheus.NewGoCollector(), prometheus.NewProcessCollector(prometheus.ProcessCollectorOpts{})
 	env.Metrics.MustRegister(runtime, process,

@@ -5,12 +5,14 @@
 //
 //	OUT/ca/                 the authority of certificates: belongs on a machine that runs nothing else
 //	OUT/labd/               labd.yaml, signing keys, database, log, blobs
+//	OUT/labd-2/ …           further control planes on the same PostgreSQL, log and blobs
 //	OUT/witness/            witness.yaml, cosigning key, what it saw last
 //	OUT/CUSTODIAN/          custodian.yaml, identity, keyring, ledger, copies of blobs
 //	OUT/people/NAME/        client.yaml, identity, and for a steward the agency's keys
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,13 +21,19 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
+	"yingzhou.dev/lab/cmd/internal/daemon"
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/vault"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
@@ -35,27 +43,37 @@ import (
 type Options struct {
 	Host      string        // that daemons listen on and are reached at; "" = 127.0.0.1
 	Port      int           // of labd; the witness and the custodians follow; 0 = 7443
-	Ports     []int         // instead of Port: labd's, the witness's, then the custodians' in the roster's order, then their nodes'
+	Ports     []int         // instead of Port: labd's, the witness's, the custodians' in the roster's order, their nodes' if they have some, further labds'
 	Metrics   int           // first port for metrics, on loopback; 0 = none
 	Valid     time.Duration // of certificates; 0 = pki.DefaultValid
 	Worker    string        // path of the worker program
 	Isolation string        // "", docker or process
-	Postgres  string        // file with a connection string; "" = SQLite in labd's folder
+	Postgres  string        // file with a connection string, or a field in the control plane's Vault; "" = SQLite in labd's folder
+	Database  string        // connection string of the lab's database now, if that is PostgreSQL
+	Labds     int           // control planes that share one PostgreSQL; 0 = 1
 	Now       time.Time
 }
 
 // Laid is where everything is.
 type Laid struct {
-	Dir        string
+	Dir        string            `json:"dir"`
 	Lab        string            `json:"lab"`
-	Server     string            `json:"server"`
+	Server     string            `json:"server"` // where clients reach the control plane: addresses separated by commas
+	Labds      map[string]string `json:"labds"`  // folder → address
 	Witness    string            `json:"witness"`
 	Custodians map[string]string `json:"custodians"` // name → address
 	People     []string          `json:"people"`
 }
 
-// Lay moves the lab in a folder to a new folder of folders.
-func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) {
+// laying is the end of the new folder's name until everything is in it.
+const laying = ".laying"
+
+// laidFile in the new folder says where everything is.
+const laidFile = "laid.json"
+
+// Lay moves the lab in a folder to a new folder of folders. Cut off anywhere, the lab is in one of the two and in no third
+// state: calling again with the same folders ends it.
+func Lay(ctx context.Context, from, out string, o Options) (*Laid, error) {
 	if o.Host == "" {
 		o.Host = "127.0.0.1"
 	}
@@ -65,46 +83,120 @@ func Lay(ctx context.Context, from, out string, o Options) (_ *Laid, err error) 
 	if _, err := os.Lstat(out); err == nil {
 		return nil, fmt.Errorf("laying out: %s is there already", out)
 	}
-	h, err := home.Open(ctx, from, home.Options{Worker: o.Worker})
+	if laid, err := takeUp(from, out); err != nil || laid != nil {
+		return laid, err
+	}
+	if o.Labds > 1 && o.Postgres == "" {
+		return nil, fmt.Errorf("laying out: %w: %d control planes need a PostgreSQL that they share", sandbox.ErrInvalid, o.Labds)
+	}
+	if o.Database != "" && o.Postgres == "" {
+		return nil, fmt.Errorf("laying out: %w: the lab's records are in PostgreSQL: say where labd finds its connection string", sandbox.ErrInvalid)
+	}
+	own, err := home.VaultOf(from, "lab")
+	if err != nil {
+		return nil, err
+	}
+	dsn, database, err := o.records(ctx, own)
+	if err != nil {
+		return nil, fmt.Errorf("laying out: %w", err)
+	}
+	h, err := home.Open(ctx, from, home.Options{Worker: o.Worker, Database: o.Database})
 	if err != nil {
 		return nil, err
 	}
 	signed, roster, err := h.Roster(ctx)
-	if err == nil && o.Postgres != "" {
-		err = fresh(ctx, h)
-	}
 	root := h.Root
 	if err = errors.Join(err, h.Close(ctx)); err != nil { // settles everything, and closes the database
 		return nil, err
 	}
-	if err := home.Retire(from); err != nil {
+	if err := home.BeginMove(from); err != nil {
 		return nil, err
 	}
-	l := &layout{from: from, out: out, o: o, roster: roster, signed: signed, root: root, port: o.Port, metrics: o.Metrics}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(out), home.Reinstate(from))
-		}
-	}()
-	return l.lay()
+	failpoint.Hit(failpoint.MoveBegun)
+	l := &layout{from: from, out: out + laying, o: o, roster: roster, signed: signed, root: root, port: o.Port, metrics: o.Metrics, database: database, vault: own}
+	laid, err := l.lay()
+	if err == nil && dsn != "" { // last: what fails before it leaves the database as it was
+		err = home.MoveRecords(ctx, from, root, dsn)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(l.out), home.UndoMove(from))
+	}
+	failpoint.Hit(failpoint.MoveMade)
+	// From here on there is no way back; calling again ends what fails.
+	if err := home.EndMove(from); err != nil {
+		return nil, err
+	}
+	failpoint.Hit(failpoint.MoveEnded)
+	return laid, laid.name(out)
 }
 
-// fresh refuses a lab with records: deploy carries a SQLite file along, and cannot write it into PostgreSQL. Records that
-// are missing where the log announces them would stop every release.
-func fresh(ctx context.Context, h *home.Home) error {
-	st, err := h.Statements(ctx)
+// name gives a folder that is whole its name.
+func (l *Laid) name(out string) error {
+	l.Dir = out
+	if err := os.Rename(out+laying, out); err != nil {
+		return fmt.Errorf("laying out: %w", err)
+	}
+	return durable.SyncDir(filepath.Dir(out))
+}
+
+// takeUp looks for what a call before left that was cut off: an unfinished folder is thrown away and the lab opened again;
+// a finished one gets its name.
+func takeUp(from, out string) (*Laid, error) {
+	moving, err := home.Moving(from)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	datasets, err := h.Datasets(ctx)
+	if moving {
+		if err := os.RemoveAll(out + laying); err != nil {
+			return nil, err
+		}
+		return nil, home.UndoMove(from)
+	}
+	moved, err := home.Moved(from)
+	if err != nil || !moved {
+		return nil, err
+	}
+	data, err := os.ReadFile(filepath.Join(out+laying, laidFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // moved elsewhere: home.Open says that there is no lab
+	}
+	laid := &Laid{}
+	if err == nil {
+		err = canon.Unmarshal(data, laid)
+	}
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("laying out: %w", err)
 	}
-	if len(st.All) > 0 || len(datasets) > 0 {
-		return fmt.Errorf("laying out with PostgreSQL: %w: the lab has %d statements and %d datasets in SQLite already; lay it out without --postgres, or before its first statement",
-			sandbox.ErrConflict, len(st.All), len(datasets))
+	return laid, laid.name(out)
+}
+
+// records says where labd's records will be: how to reach PostgreSQL, if they will be there, and the configuration's words
+// for it.
+func (o Options) records(ctx context.Context, own *vault.Config) (dsn, words string, err error) {
+	if o.Postgres == "" {
+		return "", "{sqlite: lab.db}", nil
 	}
-	return nil
+	var at daemon.Secret
+	if err := at.UnmarshalText([]byte(o.Postgres)); err != nil {
+		return "", "", err
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return "", "", err
+	}
+	if err := at.CheckValue("postgres", here, own); err != nil {
+		return "", "", err
+	}
+	words = at.File
+	var c *vault.Client
+	if at.Path != "" {
+		words = o.Postgres
+		if c, err = vault.New(*own); err != nil {
+			return "", "", err
+		}
+	}
+	dsn, err = at.Read(ctx, c)
+	return dsn, fmt.Sprintf("{postgres: %q}", words), err
 }
 
 type layout struct {
@@ -116,12 +208,14 @@ type layout struct {
 	port, metrics int
 	ca            *pki.Authority
 	nodes         map[string]string // addresses of the custodians' compute nodes; nil if their programs are not beside the worker
+	database      string            // the configuration's words
+	vault         *vault.Config     // the control plane's; nil if its keys are in files
 }
 
 // withNodes gives every custodian a compute node, if the programs for it lie beside the worker.
 func (l *layout) withNodes(custodians []operators.Party) error {
 	for _, program := range []string{"node", "nodehost"} {
-		if _, err := os.Stat(l.beside(program)); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(l.companion(program)); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		} else if err != nil {
 			return err
@@ -134,8 +228,8 @@ func (l *layout) withNodes(custodians []operators.Party) error {
 	return nil
 }
 
-// beside is the path of a program that lies beside the worker.
-func (l *layout) beside(program string) string {
+// companion is the path of a program that lies beside the worker.
+func (l *layout) companion(program string) string {
 	worker, err := filepath.Abs(l.o.Worker)
 	if err != nil {
 		worker = l.o.Worker
@@ -163,6 +257,7 @@ func (l *layout) lay() (*Laid, error) {
 		return nil, err
 	}
 	laid := &Laid{Dir: l.out, Lab: l.roster.Lab, Server: l.next(), Witness: l.next(), Custodians: map[string]string{}}
+	laid.Labds = map[string]string{"labd": laid.Server}
 	custodians := l.roster.WithRole(operators.RoleCustodian)
 	for _, p := range custodians {
 		laid.Custodians[p.Name] = l.next()
@@ -172,6 +267,14 @@ func (l *layout) lay() (*Laid, error) {
 	}
 	if err := l.plane(laid); err != nil {
 		return nil, err
+	}
+	for n := 2; n <= l.o.Labds; n++ {
+		name := fmt.Sprintf("labd-%d", n)
+		laid.Labds[name] = l.next()
+		laid.Server += "," + laid.Labds[name]
+		if err := l.beside(laid, name); err != nil {
+			return nil, err
+		}
 	}
 	if err := l.witness(laid); err != nil {
 		return nil, err
@@ -193,7 +296,7 @@ func (l *layout) lay() (*Laid, error) {
 			laid.People = append(laid.People, p.Name)
 		}
 	}
-	return laid, nil
+	return laid, durable.WriteFile(filepath.Join(l.out, laidFile), canon.MustMarshal(laid), 0o600)
 }
 
 // next is the next address.
@@ -249,34 +352,38 @@ root: %x
 }
 
 func (l *layout) plane(laid *Laid) error {
+	files := [][2]string{{"plane/log", "labd/log"}, {"plane/blobs", "labd/blobs"}}
+	if l.o.Postgres == "" {
+		files = append(files, [2]string{"plane/lab.db", "labd/lab.db"})
+	}
+	for _, f := range files {
+		if err := l.carry(f[0], f[1]); err != nil {
+			return err
+		}
+	}
+	return l.labd(laid, "labd", "")
+}
+
+// beside lays out one more control plane, with a state of its own, over the first one's log and blobs.
+func (l *layout) beside(laid *Laid, name string) error { return l.labd(laid, name, "../labd/") }
+
+// labd writes a control plane's keys, certificate and configuration; its log and blobs are under a path.
+func (l *layout) labd(laid *Laid, dir, shared string) error {
 	var lab string
 	for _, p := range l.roster.WithRole(operators.RoleLab) {
 		lab = p.Name
 	}
-	if err := l.issue(filepath.Join(l.out, "labd"), string(operators.RoleLab), lab); err != nil {
+	if err := l.issue(filepath.Join(l.out, dir), string(operators.RoleLab), lab); err != nil {
 		return err
 	}
-	for _, c := range []struct{ from, to string }{
-		{"plane/log", "labd/log"}, {"plane/blobs", "labd/blobs"}, {"plane/pending", "labd/state/pending"}, {"plane/log.key", "labd/log.key"}, {"plane/lab.db", "labd/lab.db"},
-	} {
-		if err := l.carry(c.from, c.to); err != nil {
-			return err
-		}
-	}
-	for _, name := range []string{"lab", "node"} {
-		if err := l.signing("plane/"+name+".key", "labd/"+name+".key.pem"); err != nil {
-			return err
-		}
-	}
-	if err := durable.WriteFile(filepath.Join(l.out, "labd", "roster.json"), canon.MustMarshal(l.signed), 0o644); err != nil {
+	secrets, err := l.planeKeys(dir)
+	if err != nil {
 		return err
 	}
-	database := "{sqlite: lab.db}"
-	if l.o.Postgres != "" {
-		database = fmt.Sprintf("{postgres: %q}", l.o.Postgres)
+	if err := durable.WriteFile(filepath.Join(l.out, dir, "roster.json"), canon.MustMarshal(l.signed), 0o644); err != nil {
+		return err
 	}
-	text := "# The control plane. Every key is explained at cmd/internal/plane.Config.\n" + l.common(laid.Server) + fmt.Sprintf(`roster: roster.json
-keys: {lab: lab.key.pem, node: node.key.pem, log: log.key}
+	text := "# The control plane. Every key is explained at cmd/internal/plane.Config.\n" + l.common(laid.Labds[dir]) + secrets + fmt.Sprintf(`roster: roster.json
 witness: {name: witness, address: %q}
 custodians:
 `, laid.Witness)
@@ -287,11 +394,55 @@ custodians:
 	if err != nil {
 		return err
 	}
-	text += fmt.Sprintf("database: %s\nlog_dir: log\nblobs: blobs\nstate: state\nworker: {program: %q, isolation: %q}\n", database, worker, l.o.Isolation)
+	text += fmt.Sprintf("database: %s\nlog_dir: %slog\nblobs: %sblobs\nstate: state\nworker: {program: %q, isolation: %q}\n", l.database, shared, shared, worker, l.o.Isolation)
 	if l.nodes != nil {
-		text += fmt.Sprintf("nodes: {program: %q, isolation: %q}\n", l.beside("node"), l.nodeIsolation())
+		text += fmt.Sprintf("nodes: {program: %q, isolation: %q}\n", l.companion("node"), l.nodeIsolation())
 	}
-	return l.write("labd/labd.yaml", text)
+	return l.write(dir+"/labd.yaml", text)
+}
+
+// planeKeys puts the control plane's signing keys into its folder, or its Vault's credentials, and returns the
+// configuration's lines for them.
+func (l *layout) planeKeys(dir string) (string, error) {
+	lines, err := l.vaultLines("vault", dir, l.vault)
+	if err != nil {
+		return "", err
+	}
+	if l.vault != nil { // on the same terms: it has the data keys of the blobs too
+		lines += strings.Replace(lines, "vault:", "blob_vault:", 1)
+	}
+	if _, err := os.Stat(filepath.Join(l.from, "plane", "lab.key")); errors.Is(err, fs.ErrNotExist) && l.vault != nil {
+		mount := cmp.Or(l.vault.Transit, "transit")
+		return lines + fmt.Sprintf("keys: {lab: \"vault:%[1]s/keys/lab\", node: \"vault:%[1]s/keys/node\", log: \"vault:%[1]s/keys/log\"}\n", mount), nil
+	}
+	if err := l.carry("plane/log.key", dir+"/log.key"); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"lab", "node"} {
+		if err := l.signing("plane/"+name+".key", dir+"/"+name+".key.pem"); err != nil {
+			return "", err
+		}
+	}
+	return lines + "keys: {lab: lab.key.pem, node: node.key.pem, log: log.key}\n", nil
+}
+
+// vaultLines copies a Vault's credentials to a daemon's folder and returns the configuration's lines for it.
+func (l *layout) vaultLines(key, dir string, cfg *vault.Config) (string, error) {
+	if cfg == nil {
+		return "", nil
+	}
+	own := *cfg
+	for path, name := range map[*string]string{&own.RoleIDFile: "role-id", &own.SecretIDFile: "secret-id", &own.CAFile: "vault-ca.crt"} {
+		if *path == "" {
+			continue
+		}
+		if err := copyFile(*path, filepath.Join(l.out, dir, name), 0o600); err != nil {
+			return "", err
+		}
+		*path = name
+	}
+	text, err := yaml.Marshal(map[string]vault.Config{key: own})
+	return string(text), err
 }
 
 func (l *layout) person(laid *Laid, p operators.Party) error {
@@ -341,11 +492,24 @@ func (l *layout) custodian(laid *Laid, p operators.Party) error {
 	if err := l.carry(filepath.Join("custodians", p.Name), dir); err != nil {
 		return err
 	}
+	lines := "identity: identity.key\nkeyring: keyring\n"
+	own, err := home.VaultOf(l.from, p.Name)
+	if err != nil {
+		return err
+	}
+	if own != nil {
+		if lines, err = l.vaultLines("vault", dir, own); err != nil {
+			return err
+		}
+		if err := os.Remove(filepath.Join(l.out, dir, "vault.yaml")); err != nil { // it is in the configuration now
+			return err
+		}
+	}
 	if err := durable.WriteFile(filepath.Join(l.out, dir, "roster.json"), canon.MustMarshal(l.signed), 0o644); err != nil {
 		return err
 	}
 	text := "# A custodian. Every key is explained at cmd/internal/custody.Config.\n" + l.common(laid.Custodians[p.Name])
-	text += "roster: roster.json\nidentity: identity.key\nkeyring: keyring\nstate: state\nmirror: mirror\n"
+	text += "roster: roster.json\n" + lines + "state: state\nmirror: mirror\n"
 	for _, party := range l.roster.WithRole(operators.RoleLab) {
 		text += fmt.Sprintf("labd: {name: %q, address: %q}\n", party.Name, laid.Server)
 	}
@@ -356,7 +520,7 @@ func (l *layout) custodian(laid *Laid, p operators.Party) error {
 		}
 	}
 	if l.nodes != nil {
-		text += fmt.Sprintf("node:\n  host: %q\n  program: %q\n  isolation: %q\n  listen: %q\n  peers:\n", l.beside("nodehost"), l.beside("node"), l.nodeIsolation(), l.nodes[p.Name])
+		text += fmt.Sprintf("node:\n  host: %q\n  program: %q\n  isolation: %q\n  listen: %q\n  peers:\n", l.companion("nodehost"), l.companion("node"), l.nodeIsolation(), l.nodes[p.Name])
 		for _, peer := range l.roster.WithRole(operators.RoleCustodian) {
 			if peer.Name != p.Name {
 				text += fmt.Sprintf("    - {name: %q, address: %q}\n", peer.Name, l.nodes[peer.Name])

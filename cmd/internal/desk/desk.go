@@ -44,6 +44,7 @@ type Lab interface {
 	Dataset(ctx context.Context, name string) (*lab.Dataset, error)
 	RegisterDataset(ctx context.Context, s *schema.Schema, steward string) (*enclave.Keyset, error)
 	SealTable(ctx context.Context, path, dataset, steward string, opts agency.SealOptions) (*agency.Sealed, error)
+	DestroyProject(ctx context.Context, project, steward string) error
 
 	Prepare(ctx context.Context, r lab.Request) (*lab.Prepared, error)
 	Submit(ctx context.Context, r lab.Request, sign func(*lab.Prepared) (enclave.Signed, error)) (sandbox.Job, error)

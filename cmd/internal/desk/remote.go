@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +22,7 @@ import (
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/internal/rpc"
 	"yingzhou.dev/lab/internal/strict"
@@ -38,7 +38,7 @@ const ConfigFile = "client.yaml"
 // Config is a client's configuration.
 type Config struct {
 	Lab      string    `yaml:"lab"`      // the lab's name
-	Server   string    `yaml:"server"`   // host:port of the control plane
+	Server   string    `yaml:"server"`   // host:port of the control plane; several that share a database are separated by commas
 	Root     string    `yaml:"root"`     // the lab's root public key in hexadecimal, pinned
 	TLS      pki.Files `yaml:"tls"`      // certificate, key and authority
 	Identity string    `yaml:"identity"` // the person's signing and receiving keys
@@ -77,8 +77,8 @@ func OpenRemote(dir, server string, clock func() time.Time) (*Remote, error) {
 		return nil, fmt.Errorf("%s: root is not a public key of %d hexadecimal digits", path, 2*ed25519.PublicKeySize)
 	}
 	cfg.Server = strings.TrimPrefix(cfg.Server, "https://")
-	if _, _, err := net.SplitHostPort(cfg.Server); err != nil {
-		return nil, fmt.Errorf("%s: server %q is not host:port", path, cfg.Server)
+	if _, err := rpc.Addresses(cfg.Server); err != nil {
+		return nil, fmt.Errorf("%s: server: %w", path, err)
 	}
 	r := &Remote{cfg: cfg, root: root, clock: clock}
 	if r.tls, err = pki.Open(cfg.Lab, cfg.TLS, clock); err != nil {
@@ -152,6 +152,7 @@ func (r *Remote) AddPerson(ctx context.Context, p operators.Party) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.IdentityStored)
 	p.Verify, p.HPKE = id.Verify(), id.HPKE()
 	next := *roster
 	next.Serial, next.Made = roster.Serial+1, canon.At(r.clock())
@@ -228,4 +229,14 @@ func (r *Remote) SealTable(ctx context.Context, path, dataset, steward string, o
 	}
 	defer func() { err = errors.Join(err, done()) }()
 	return a.Seal(ctx, path, dataset, opts)
+}
+
+// DestroyProject destroys the agency's copy of a project key.
+func (r *Remote) DestroyProject(ctx context.Context, project, steward string) (err error) {
+	a, done, err := r.agency(ctx, steward)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	return a.DestroyProject(ctx, project)
 }

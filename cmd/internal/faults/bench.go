@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,7 +27,6 @@ type bench struct {
 
 	mu     sync.Mutex
 	labs   map[string]string // templates by name
-	points []failpoint.Point // at which some flow is killed
 	number int
 }
 
@@ -57,7 +57,7 @@ func newBench(ctx context.Context) (b *bench, err error) {
 	build := []struct {
 		tags     string
 		programs []string
-	}{{"failpoint", []string{"lab", "seal"}}, {"", []string{"worker"}}}
+	}{{"failpoint", []string{"lab", "seal", "labd", "custodian", "witness"}}, {"", []string{"worker"}}}
 	for _, part := range build {
 		args := []string{"build", "-trimpath", "-buildvcs=false", "-tags", part.tags, "-o", b.dir + string(filepath.Separator)}
 		for _, p := range part.programs {
@@ -121,24 +121,47 @@ func (b *bench) template(ctx context.Context, f *flow) (string, error) {
 // lab is a lab that something happens to.
 type lab struct {
 	*bench
-	dir string
-	env []string
+	dir      string
+	env      []string
+	services *services // nil: the lab is embedded in dir
 }
 
-// copy makes a lab from a template. remove it afterwards.
+// folder is a new one for a case.
+func (b *bench) folder() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.number++
+	return filepath.Join(b.dir, fmt.Sprintf("case-%d", b.number), "lab")
+}
+
+// copy makes an embedded lab from a template. remove it afterwards.
 func (b *bench) copy(ctx context.Context, f *flow) (*lab, error) {
 	from, err := b.template(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	b.mu.Lock()
-	b.number++
-	dir := filepath.Join(b.dir, fmt.Sprintf("case-%d", b.number), "lab")
-	b.mu.Unlock()
+	dir := b.folder()
 	return &lab{bench: b, dir: dir}, os.CopyFS(dir, os.DirFS(from))
 }
 
-func (l *lab) remove() error { return os.RemoveAll(filepath.Dir(l.dir)) }
+func (l *lab) remove() error {
+	return errors.Join(l.end(), os.RemoveAll(filepath.Dir(l.dir)))
+}
+
+// place says where the lab is to a command, and in services as whom: everybody has a folder of their own.
+func (l *lab) place(args []string) []string {
+	if l.services == nil {
+		return []string{"LAB_DIR=" + l.dir, "LAB_ISOLATION=process"}
+	}
+	who := hometest.Analyst
+	switch {
+	case args[0] == "seal", args[1] == "dataset":
+		who = hometest.Steward
+	case args[1] == "person":
+		who = hometest.Official
+	}
+	return []string{"LAB_CLIENT=" + filepath.Join(l.dir, "people", who)}
+}
 
 // result is what a command said and how it ended.
 type result struct {
@@ -154,8 +177,10 @@ func (r result) err() error {
 
 // run runs a command of the lab to its end, whatever it is.
 func (l *lab) run(ctx context.Context, env []string, args ...string) result {
+	ctx, cancel := context.WithTimeout(ctx, 3*patience) // a command that hangs is a fault too
+	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(l.bench.dir, args[0]), args[1:]...)
-	cmd.Env = append(append(append(os.Environ(), "LAB_DIR="+l.dir, "LAB_ISOLATION=process"), l.env...), env...)
+	cmd.Env = slices.Concat(os.Environ(), l.place(args), l.env, env)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
@@ -165,7 +190,7 @@ func (l *lab) run(ctx context.Context, env []string, args ...string) result {
 		return r
 	}
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	r.killed = status.Signaled() && status.Signal() == syscall.SIGKILL
+	r.killed = status.Signaled() && status.Signal() == syscall.SIGKILL && ctx.Err() == nil
 	r.code = cmd.ProcessState.ExitCode()
 	return r
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"yingzhou.dev/lab/cmd/internal/home"
@@ -37,7 +38,7 @@ func (l *lab) seen() (s seen, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
-	for _, path := range l.glob("custodians/*/state/log-seen.json") {
+	for _, path := range l.glob(l.custodians() + "/state/log-seen.json") {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return s, err
@@ -52,7 +53,7 @@ func (l *lab) seen() (s seen, err error) {
 		}
 		s.trees = append(s.trees, enclave.Checkpoint{Size: tree.Size, Root: tree.Root})
 	}
-	for _, path := range l.glob("custodians/*/state/shares/*") {
+	for _, path := range l.glob(l.custodians() + "/state/shares/*") {
 		if strings.HasPrefix(filepath.Base(path), ".tmp-") {
 			continue
 		}
@@ -63,6 +64,14 @@ func (l *lab) seen() (s seen, err error) {
 		s.shares[path] = string(data)
 	}
 	return s, nil
+}
+
+// custodians is where their folders are.
+func (l *lab) custodians() string {
+	if l.services != nil {
+		return "custodian-*"
+	}
+	return "custodians/*"
 }
 
 func (l *lab) glob(pattern string) []string {
@@ -78,15 +87,12 @@ func (l *lab) intact(ctx context.Context, before seen) error {
 			return fmt.Errorf("a share that was stored before has changed: %s: %w", path, err)
 		}
 	}
-	var fsck struct{ Blobs int }
-	if err := l.read(ctx, &fsck, "lab", "audit", "fsck", "--blobs"); err != nil {
-		return err
-	}
-	if err := l.consistent(ctx, before); err != nil {
+	named, err := l.examine(ctx, before)
+	if err != nil {
 		return err
 	}
 	stored := 0
-	err := filepath.WalkDir(l.dir, func(path string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(l.dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -94,15 +100,10 @@ func (l *lab) intact(ctx context.Context, before seen) error {
 		if err != nil {
 			return err
 		}
-		for _, begin := range []string{"plane/tmp/", "plane/pending/", "plane/blobs/incoming/"} {
-			if strings.HasPrefix(rel, begin) {
-				return fmt.Errorf("left behind: %s", rel)
-			}
-		}
-		if strings.HasPrefix(e.Name(), ".tmp-") {
+		if temporary.MatchString(rel) {
 			return fmt.Errorf("left behind: %s", rel)
 		}
-		if strings.HasPrefix(rel, "plane/blobs/blobs/") && e.Type().IsRegular() {
+		if blob.MatchString(rel) && e.Type().IsRegular() {
 			stored++
 		}
 		return nil
@@ -110,25 +111,44 @@ func (l *lab) intact(ctx context.Context, before seen) error {
 	if err != nil {
 		return err
 	}
-	if stored != fsck.Blobs {
-		return fmt.Errorf("%d blobs are stored, manifests name %d", stored, fsck.Blobs)
+	if stored != named {
+		return fmt.Errorf("%d blobs are stored, manifests name %d", stored, named)
 	}
 	return l.noWorkers(ctx)
 }
 
-// consistent checks that the log extends every tree that anybody has seen of it.
-func (l *lab) consistent(ctx context.Context, before seen) (err error) {
+// temporary is what nobody needs once everything has come to its end, and blob what the control plane stores, in either
+// layout.
+var (
+	temporary = regexp.MustCompile(`(^|/)(tmp|pending|incoming)/.|(^|/)\.tmp-|/outbox$`)
+	blob      = regexp.MustCompile(`^(plane|labd)/blobs/blobs/`)
+)
+
+// examine checks the log and the blobs, which the control plane has put down, and returns how many blobs manifests name.
+func (l *lab) examine(ctx context.Context, before seen) (named int, err error) {
+	if l.services != nil {
+		return l.examineServices(ctx, before)
+	}
+	var fsck struct{ Blobs int }
+	if err := l.read(ctx, &fsck, "lab", "audit", "fsck", "--blobs"); err != nil {
+		return 0, err
+	}
 	h, err := home.Open(ctx, l.dir, home.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, h.Close(context.WithoutCancel(ctx))) }()
-	_, now, err := h.Log.Checkpoint(ctx)
+	return fsck.Blobs, consistent(ctx, h.Log, before)
+}
+
+// consistent checks that the log extends every tree that anybody has seen of it.
+func consistent(ctx context.Context, log *audit.Log, before seen) error {
+	_, now, err := log.Checkpoint(ctx)
 	if err != nil {
 		return err
 	}
 	for _, old := range before.trees {
-		proof, err := h.Log.Consistency(ctx, old.Size, now.Size)
+		proof, err := log.Consistency(ctx, old.Size, now.Size)
 		if err != nil {
 			return err
 		}
@@ -152,10 +172,27 @@ func (l *lab) noWorkers(ctx context.Context) error {
 			return fmt.Errorf("a process of the lab is still there: %s", filepath.Dir(path))
 		}
 	}
+	// A worker in a sandbox of its own has an environment without anything in it, and its input folder as a mount.
+	mounts, err := filepath.Glob("/proc/[0-9]*/mountinfo")
+	if err != nil {
+		return err
+	}
+	staged := filepath.Base(l.bench.dir) + "/" + filepath.Base(filepath.Dir(l.dir)) + "/"
+	for _, path := range mounts {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(data)) {
+			if strings.Contains(line, staged) && strings.Contains(line, "/tmp/job-") {
+				return fmt.Errorf("a worker of the lab is still there: %s", filepath.Dir(path))
+			}
+		}
+	}
 	if !dockerAnswers(ctx) {
 		return nil
 	}
-	out, err := exec.CommandContext(ctx, "docker", "ps", "-aq", "--filter", "label=yingzhou.lab="+l.dir).Output()
+	out, err := exec.CommandContext(ctx, "docker", "ps", "-aq", "--filter", "label=yingzhou.lab="+l.nodeDir()).Output()
 	if err != nil {
 		return fmt.Errorf("listing containers: %w", err)
 	}
@@ -165,14 +202,27 @@ func (l *lab) noWorkers(ctx context.Context) error {
 	return nil
 }
 
+// nodeDir is what the lab's node calls itself.
+func (l *lab) nodeDir() string {
+	if l.services != nil {
+		return filepath.Join(l.dir, "labd", "state")
+	}
+	return l.dir
+}
+
 func dockerAnswers(ctx context.Context) bool {
 	return exec.CommandContext(ctx, "docker", "info").Run() == nil
 }
 
 // charges checks that every ledger has the same total charges and that nobody charged a plan twice. want is the ε in
 // millionths that the dataset has been charged, over all plans.
-func (l *lab) charges(want int64) error {
-	found := l.glob("custodians/*/state/ledger.jsonl")
+func (l *lab) charges(ctx context.Context, want int64) error {
+	if l.services != nil {
+		if err := l.level(ctx); err != nil {
+			return err
+		}
+	}
+	found := l.glob(l.custodians() + "/state/ledger.jsonl")
 	if len(found) != 3 {
 		return fmt.Errorf("%d ledgers", len(found))
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -12,16 +14,27 @@ import (
 	"yingzhou.dev/lab/sandbox"
 )
 
-// flow is a command that is killed at every point that it passes, and what must hold when the lab has been used again.
-// The command runs every part of the embedded lab in one process. A daemon's flow would start the others first and arm
-// the one that it names.
+// world is a form of the lab in which everything is tried: embedded in one folder and one process, or served by daemons.
+type world string
+
+const (
+	embedded world = "embedded"
+	served   world = "services"
+)
+
+// flow is a command that is killed at every point that it passes, and what must hold when the lab has been used again. In
+// the embedded lab the command runs every part; of services each part is killed at the points that it passes itself.
 type flow struct {
 	name    string
+	in      world // "" = both
 	stage   hometest.Stage
-	empty   bool       // starts without a lab
-	prepare [][]string // run once on the template
+	empty   bool                                    // starts without a lab
+	prepare [][]string                              // run once on the template, embedded
+	hold    failpoint.Point                         // services: where labd holds the prepared job when the command comes
+	setup   func(ctx context.Context, l *lab) error // services: what happens before the command
 	command func(l *lab) ([]string, error)
 	after   func(ctx context.Context, l *lab) error
+	points  []failpoint.Point            // that it is there for: some flow that names a point must pass it
 	leaves  func(p failpoint.Point) bool // points that another flow is enough for; nil = none
 }
 
@@ -43,30 +56,68 @@ func ofTheLog(p failpoint.Point) bool {
 	return strings.HasPrefix(string(p), "log.") || strings.HasPrefix(string(p), "witness.") || p == failpoint.EntryNoted
 }
 
+// ofAWorker are points at which a worker's process or container may be there.
+func ofAWorker(p failpoint.Point) bool {
+	return strings.HasPrefix(string(p), "worker.") || p == failpoint.WorkerEnded
+}
+
+// but leaves everything but some points.
+func but(points ...failpoint.Point) func(failpoint.Point) bool {
+	return func(p failpoint.Point) bool { return !slices.Contains(points, p) }
+}
+
 func flows() []*flow {
 	return []*flow{
-		{name: "job", command: always(submit(question)...), after: jobEnds},
+		{name: "job", command: always(submit(question)...), after: jobEnds, points: []failpoint.Point{
+			failpoint.JobCreated, failpoint.PlanLogged, failpoint.PlanStored, failpoint.JobStarted, failpoint.InputsStaged, failpoint.TaskWritten, failpoint.TaskStarted,
+			failpoint.TaskWaited, failpoint.TaskRemoved, failpoint.WorkerEnded, failpoint.ReceiptLogged, failpoint.ReceiptStored, failpoint.OpeningStored,
+			failpoint.BlobCopied, failpoint.BlobChecked, failpoint.LeavesKept, failpoint.LogFollowed, failpoint.ChargeLogged, failpoint.LedgerWritten,
+			failpoint.ChargeStored, failpoint.SharesLogged, failpoint.SharesStored, failpoint.ReleaseLogged, failpoint.EvidenceStored, failpoint.ReleaseKept,
+			failpoint.ReleaseGathers, failpoint.GateAnswered, failpoint.ReleaseIndexed, failpoint.ReleaseStored,
+			failpoint.EntryNoted, failpoint.LogIntegrated, failpoint.LogSigned, failpoint.WitnessRemembers, failpoint.LogWitnessed, failpoint.LogStored}},
 		{name: "refused job", prepare: [][]string{submit("SELECT COUNT(*) FROM health WHERE health = 'good'"), submit("SELECT COUNT(*) FROM health WHERE health = 'fair'"),
 			submit(poor)}, command: always(submit("SELECT COUNT(*) FROM health WHERE health <> 'poor'")...), after: jobIsRefused,
-			leaves: func(p failpoint.Point) bool {
-				return p != failpoint.RefusalNoted && p != failpoint.RefusalStored && p != failpoint.RefusalLogged && p != failpoint.EndLogged && p != failpoint.EndStored
-			}},
-		{name: "cancelled job", prepare: [][]string{submit(question, "--no-wait")}, command: func(l *lab) ([]string, error) {
+			points: refusal, leaves: but(refusal...)},
+		{name: "cancelled job", prepare: [][]string{submit(question, "--no-wait")}, hold: failpoint.InputsStaged, command: func(l *lab) ([]string, error) {
 			job, err := l.onlyJob(context.Background())
 			return []string{"lab", "job", "cancel", string(job.ID), "--reason", "wrong year"}, err
-		}, after: jobIsCancelled, leaves: ofTheLog},
+		}, after: jobIsCancelled, points: []failpoint.Point{failpoint.CancelLogged, failpoint.CancelStored}, leaves: but(failpoint.CancelLogged, failpoint.CancelStored)},
 		{name: "statement", command: always("lab", "scenario", "apply", "next", "--purpose", "p", "--epsilon", "1", "--until", "2030-01-01", "--use", "health: mdvis=aggregate"),
-			after: func(ctx context.Context, l *lab) error { _, err := l.ask(ctx, "1"); return err }},
+			after:  func(ctx context.Context, l *lab) error { _, err := l.ask(ctx, "1"); return err },
+			points: []failpoint.Point{failpoint.StatementPending, failpoint.StatementLogged, failpoint.StatementStored}},
 		{name: "sealing", stage: hometest.Sealed, command: func(l *lab) ([]string, error) {
 			return []string{"seal", l.table, "--dataset", hometest.Dataset}, nil
-		}, after: sealsAgain},
+		}, after: sealsAgain, points: []failpoint.Point{failpoint.BlobStored, failpoint.BlobsStored, failpoint.ManifestLogged, failpoint.ManifestStored}},
 		{name: "registration", stage: hometest.Staffed, command: func(l *lab) ([]string, error) {
 			return []string{"lab", "dataset", "register", l.schema}, nil
-		}, after: registersAgain, leaves: ofTheLog},
-		{name: "person", stage: hometest.Staffed, command: always("lab", "person", "add", "wu.di", "--role", "analyst", "--body", "崇明数科"), after: personIsThere, leaves: ofTheLog},
-		{name: "making a lab", empty: true, command: func(l *lab) ([]string, error) { return []string{"lab", "init", l.dir}, nil }, after: labIsMade},
+		}, after: registersAgain, leaves: ofTheLog, points: []failpoint.Point{failpoint.DatasetKeyStored, failpoint.SchemaStored, failpoint.KeysetKept,
+			failpoint.PieceStored, failpoint.KeysetLogged, failpoint.KeysetStored}},
+		{name: "person", stage: hometest.Staffed, command: always(newPerson...), after: personIsThere, leaves: ofTheLog,
+			points: []failpoint.Point{failpoint.RosterLogged, failpoint.RosterStored, failpoint.RosterKept, failpoint.IdentityStored}},
+		{name: "job under a new roster", in: served, setup: func(ctx context.Context, l *lab) error {
+			_, err := l.must(ctx, newPerson...)
+			return err
+		}, command: always(submit(question)...), after: jobEnds, points: []failpoint.Point{failpoint.RosterKept}, leaves: but(failpoint.RosterKept)},
+		{name: "refresh", in: embedded, command: always("lab", "key", "refresh", hometest.Dataset), after: refreshesAgain, leaves: ofTheLog,
+			points: []failpoint.Point{failpoint.PiecesDestroyed, failpoint.KeysetForgotten}},
+		{name: "rotation", in: embedded, command: always("lab", "key", "rotate", hometest.Dataset), after: rotatesAgain, leaves: ofTheLog,
+			points: []failpoint.Point{failpoint.KeyAnnounced, failpoint.PiecesRotated, failpoint.WrapAdded, failpoint.WrapUsed, failpoint.WrapDropped}},
+		{name: "disposal", in: embedded, command: always(disposal...), after: isDisposedOf, leaves: ofTheLog,
+			points: []failpoint.Point{failpoint.OrderStored, failpoint.OrderLogged, failpoint.KeyAnnounced, failpoint.PiecesDestroyed, failpoint.WordStored,
+				failpoint.BlobsDiscarded, failpoint.KeyForgotten, failpoint.CertLogged, failpoint.CertStored}},
+		{name: "making a lab", in: embedded, empty: true, command: func(l *lab) ([]string, error) { return []string{"lab", "init", l.dir}, nil }, after: labIsMade,
+			points: []failpoint.Point{failpoint.IdentityStored, failpoint.LabNamed}},
+		{name: "laying out", in: embedded, command: func(l *lab) ([]string, error) { return l.deploy(), nil }, after: isLaidOut,
+			points: []failpoint.Point{failpoint.MoveBegun, failpoint.MoveMade, failpoint.MoveEnded}, leaves: ofTheLog},
 	}
 }
+
+var (
+	newPerson = []string{"lab", "person", "add", "wu.di", "--role", "analyst", "--body", "崇明数科"}
+	refusal   = []failpoint.Point{failpoint.RefusalNoted, failpoint.RefusalStored, failpoint.RefusalLogged, failpoint.EndLogged, failpoint.EndStored}
+)
+
+var disposal = []string{"lab", "dataset", "dispose", hometest.Dataset, "--cause", "achieved", "--reason", "项目验收[2026]8", "--confirm", hometest.Dataset}
 
 // kills runs a flow whole, to learn which points it passes, and makes a case of each: of the first and of the last time.
 func (m *matrix) kills(ctx context.Context, f *flow) ([]fault, error) {
@@ -77,10 +128,12 @@ func (m *matrix) kills(ctx context.Context, f *flow) ([]fault, error) {
 	var out []fault
 	for _, p := range failpoint.All() {
 		n := passes[p]
+		if n > 0 {
+			m.reached(embedded, f, p)
+		}
 		if n == 0 || f.leaves != nil && f.leaves(p) {
 			continue
 		}
-		m.reached(p)
 		times := []int{1}
 		if n > 1 && !m.quick && f.name == "job" {
 			last := n
@@ -92,7 +145,7 @@ func (m *matrix) kills(ctx context.Context, f *flow) ([]fault, error) {
 		for _, nth := range times {
 			armed := fmt.Sprintf("%s:%d", p, nth)
 			out = append(out, fault{name: f.name + ", killed at " + armed, try: func(ctx context.Context) error { return m.kill(ctx, f, armed, nil) }})
-			if strings.HasPrefix(string(p), "worker.") || p == failpoint.WorkerEnded {
+			if ofAWorker(p) {
 				out = append(out, fault{name: f.name + ", in Docker, killed at " + armed, try: func(ctx context.Context) error {
 					if !dockerAnswers(ctx) {
 						return fmt.Errorf("%w: no Docker daemon answers", errSkip)
@@ -186,7 +239,7 @@ func jobEnds(ctx context.Context, l *lab) error {
 	if table != again {
 		return fmt.Errorf("asked again, the numbers differ:\n%s\n%s", table, again)
 	}
-	return l.charges(1_000_000)
+	return l.charges(ctx, 1_000_000)
 }
 
 // finish takes an interrupted job up, or asks again where nothing had been promised, and returns the released table.
@@ -197,6 +250,9 @@ func (l *lab) finish(ctx context.Context) (string, error) {
 	}
 	if job.ID == "" {
 		return l.ask(ctx, "1")
+	}
+	if err := l.abandoned(ctx); err != nil {
+		return "", err
 	}
 	if r := l.run(ctx, nil, "lab", "job", "watch", string(job.ID)); r.code != 0 {
 		now, err := l.onlyJob(ctx)
@@ -222,13 +278,16 @@ func jobIsRefused(ctx context.Context, l *lab) error {
 	if now := jobs[0]; now.State != sandbox.Refused || !strings.Contains(now.Reason+r.errs, "budget") || len(jobs) != 4 {
 		return fmt.Errorf("%d jobs, the last was %s and is %s: %w", len(jobs), last.State, now.State, r.err())
 	}
-	return l.charges(3_000_000)
+	return l.charges(ctx, 3_000_000)
 }
 
 func jobIsCancelled(ctx context.Context, l *lab) error {
 	job, err := l.onlyJob(ctx)
 	if err != nil {
 		return err
+	}
+	if l.services != nil { // labd drives it on by itself: whichever is first
+		return cancelledOrReleased(ctx, l, job.ID)
 	}
 	if job.State != sandbox.Cancelled {
 		if _, err := l.must(ctx, "lab", "job", "cancel", string(job.ID)); err != nil {
@@ -240,6 +299,27 @@ func jobIsCancelled(ctx context.Context, l *lab) error {
 	}
 	_, err = l.ask(ctx, "1")
 	return err
+}
+
+// cancelledOrReleased waits for the end of a job that was to be cancelled: it is one or the other, never both, and only a
+// release costs anything.
+func cancelledOrReleased(ctx context.Context, l *lab, id sandbox.JobID) error {
+	r := l.run(ctx, nil, "lab", "job", "watch", string(id))
+	job, err := l.onlyJob(ctx)
+	if err != nil {
+		return err
+	}
+	_, release := l.must(ctx, "lab", "release", "get", string(id), "--format", "csv")
+	switch {
+	case job.State == sandbox.Cancelled && r.code != 0 && release != nil:
+		if _, err := l.ask(ctx, "1"); err != nil { // nothing was charged for the cancelled one
+			return err
+		}
+	case job.State == sandbox.Released && r.code == 0 && release == nil:
+	default:
+		return fmt.Errorf("the job is %s: %w", job.State, errors.Join(r.err(), release))
+	}
+	return l.charges(ctx, 1_000_000)
 }
 
 func sealsAgain(ctx context.Context, l *lab) error {
@@ -270,7 +350,7 @@ func registersAgain(ctx context.Context, l *lab) error {
 }
 
 func personIsThere(ctx context.Context, l *lab) error {
-	if err := l.already(ctx, "the name belongs to analyst", "lab", "person", "add", "wu.di", "--role", "analyst", "--body", "崇明数科"); err != nil {
+	if err := l.already(ctx, "the name belongs to analyst", newPerson...); err != nil {
 		return err
 	}
 	out, err := l.must(ctx, "lab", "person", "list")
@@ -280,26 +360,74 @@ func personIsThere(ctx context.Context, l *lab) error {
 	return err
 }
 
+// refreshesAgain deals the key once more, also where the first time came to its end: no piece of an epoch before is left,
+// and the new one is charged by itself.
+func refreshesAgain(ctx context.Context, l *lab) error {
+	if _, err := l.must(ctx, "lab", "key", "refresh", hometest.Dataset); err != nil {
+		return err
+	}
+	return jobEnds(ctx, l)
+}
+
+func rotatesAgain(ctx context.Context, l *lab) error {
+	if _, err := l.must(ctx, "lab", "key", "rotate", hometest.Dataset); err != nil {
+		return err
+	}
+	for _, path := range l.glob(l.custodians() + "/keyring/wrapping.key") {
+		if info, err := os.Stat(path); err != nil || info.Size() != 32 {
+			return fmt.Errorf("an old wrapping key is left in %s: %w", path, err)
+		}
+	}
+	return jobEnds(ctx, l)
+}
+
+// isDisposedOf ends the disposal that was begun. Afterwards nothing can be asked, and no piece is left at any custodian.
+func isDisposedOf(ctx context.Context, l *lab) error {
+	if _, err := l.must(ctx, disposal...); err != nil {
+		return err
+	}
+	if r := l.run(ctx, nil, submit(question)...); r.code == 0 || !strings.Contains(r.errs, "was disposed of") {
+		return fmt.Errorf("a dataset that was disposed of is asked: %w", r.err())
+	}
+	if left := l.glob(l.custodians() + "/keyring/*.wrapped"); len(left) > 0 {
+		return fmt.Errorf("pieces are left: %q", left)
+	}
+	_, err := l.must(ctx, "lab", "dataset", "certificate", hometest.Dataset)
+	return err
+}
+
+// deploy lays the lab out beside its folder.
+func (l *lab) deploy() []string {
+	return []string{"lab", "deploy", "--to", l.dir + ".out", "--worker", filepath.Join(l.bench.dir, "worker")}
+}
+
+// isLaidOut ends what was cut off. The lab is then in the new folder alone, and works from there.
+func isLaidOut(ctx context.Context, l *lab) error {
+	if err := l.already(ctx, "is there already", l.deploy()...); err != nil {
+		return err
+	}
+	if r := l.run(ctx, nil, "lab", "job", "list"); r.code == 0 {
+		return errors.New("the lab can still be opened where it was")
+	}
+	if left := l.glob("../*.laying"); len(left) > 0 {
+		return fmt.Errorf("left behind: %q", left)
+	}
+	if err := l.moveTo(l.dir + ".out"); err != nil {
+		return err
+	}
+	if err := l.startAll(ctx, nil); err != nil {
+		return err
+	}
+	_, err := l.ask(ctx, "1")
+	return err
+}
+
 func labIsMade(ctx context.Context, l *lab) error {
 	if err := l.already(ctx, "there is a lab already", "lab", "init", l.dir); err != nil {
 		return err
 	}
 	_, err := l.must(ctx, "lab", "person", "add", hometest.Steward, "--role", "steward", "--body", hometest.Agency)
 	return err
-}
-
-// reached notes that a flow is killed at a point.
-func (m *matrix) reached(p failpoint.Point) {
-	m.bench.mu.Lock()
-	defer m.bench.mu.Unlock()
-	if !slices.Contains(m.bench.points, p) {
-		m.bench.points = append(m.bench.points, p)
-	}
-}
-
-// missed lists the points at which no flow is killed.
-func (m *matrix) missed() []failpoint.Point {
-	return slices.DeleteFunc(failpoint.All(), func(p failpoint.Point) bool { return slices.Contains(m.bench.points, p) })
 }
 
 // trace runs a flow whole and counts the points that it passes.

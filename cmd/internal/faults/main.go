@@ -2,7 +2,7 @@
 // starts it again and checks that nothing was lost, charged twice or left behind; then it does to it what else happens to
 // machines: full disks, torn writes, wrong clocks, old backups, bodies that are away.
 //
-//	go run ./cmd/internal/faults [-run regexp] [-list] [-j 2] [-quick]
+//	go run ./cmd/internal/faults [-world embedded|services] [-run regexp] [-list] [-j 2] [-quick] [-misfortunes]
 //
 // It builds the programs with the tag failpoint, prints a line for each case and ends with "faults: N passed, 0 failed".
 package main
@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/sandbox/audit"
 	"yingzhou.dev/lab/sandbox/runner/process"
 )
@@ -36,6 +37,13 @@ func main() {
 	flag.BoolVar(&m.list, "list", false, "list the cases and run none")
 	flag.IntVar(&m.jobs, "j", 2, "cases at a time")
 	flag.BoolVar(&m.quick, "quick", false, "kill at the first time only that a point is passed")
+	flag.BoolVar(&m.misfortune, "misfortunes", false, "kill nothing; try what else happens to machines")
+	flag.Func("world", "try one form of the lab only: embedded or services", func(s string) error {
+		if m.world = world(s); m.world != embedded && m.world != served {
+			return fmt.Errorf("%q is not embedded or services", s)
+		}
+		return nil
+	})
 	flag.Parse()
 	var err error
 	if m.only, err = regexp.Compile(only); err == nil {
@@ -50,12 +58,15 @@ func main() {
 
 // matrix is all cases and what became of them.
 type matrix struct {
-	only  *regexp.Regexp
-	list  bool
-	quick bool
-	jobs  int
+	only       *regexp.Regexp
+	list       bool
+	quick      bool
+	misfortune bool // only these
+	jobs       int
 
 	bench *bench
+	world world                                 // only this one; "" = both
+	seen  map[world]map[failpoint.Point][]*flow // which flows pass a point
 
 	mu             sync.Mutex
 	passed, failed int
@@ -75,16 +86,10 @@ func (m *matrix) main(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.bench.close()) }()
-	var all []fault
-	for _, f := range flows() {
-		faults, err := m.kills(ctx, f)
-		if err != nil {
-			return fmt.Errorf("%s: without a fault: %w", f.name, err)
-		}
-		all = append(all, faults...)
+	all, missed, err := m.all(ctx)
+	if err != nil {
+		return err
 	}
-	missed := m.missed()
-	all = append(all, m.misfortunes()...)
 	var g errgroup.Group
 	g.SetLimit(m.jobs)
 	for _, f := range all {
@@ -104,15 +109,49 @@ func (m *matrix) main(ctx context.Context) (err error) {
 	if m.list {
 		return ctx.Err()
 	}
-	for _, p := range missed {
+	for _, why := range missed {
 		m.failed++
-		fmt.Printf("FAIL  %s: no flow passes this point\n", p)
+		fmt.Printf("FAIL  %s\n", why)
 	}
 	fmt.Printf("faults: %d passed, %d failed\n", m.passed, m.failed)
 	if m.failed > 0 || ctx.Err() != nil {
 		return errors.Join(errors.New("not all cases passed"), ctx.Err())
 	}
 	return nil
+}
+
+// all runs every flow without a fault and makes the cases. missed says what is wrong with the table of points.
+func (m *matrix) all(ctx context.Context) (all []fault, missed []string, err error) {
+	m.seen = map[world]map[failpoint.Point][]*flow{embedded: {}, served: {}}
+	for _, in := range []world{embedded, served} {
+		if m.world != "" && m.world != in {
+			continue
+		}
+		for _, f := range flows() {
+			if f.in != "" && f.in != in || m.misfortune {
+				continue
+			}
+			kills := m.kills
+			if in == served {
+				kills = m.killsServices
+			}
+			faults, err := kills(ctx, f)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%s: %s: without a fault: %w", in, f.name, err)
+			}
+			all = append(all, faults...)
+		}
+		if !m.misfortune {
+			missed = append(missed, m.missed(in)...)
+		}
+	}
+	if m.world != served {
+		all = append(all, m.misfortunes()...)
+	}
+	if m.world != embedded {
+		all = append(all, m.onTheWire()...)
+	}
+	return all, missed, nil
 }
 
 func (m *matrix) try(ctx context.Context, f fault) {

@@ -84,7 +84,7 @@ func tornLedger(ctx context.Context, l *lab) error {
 		return err
 	}
 	torn := 0
-	for _, path := range l.glob("custodians/*/state/ledger.jsonl") {
+	for _, path := range l.glob(l.custodians() + "/state/ledger.jsonl") {
 		info, err := os.Stat(path)
 		if err != nil {
 			return err
@@ -103,14 +103,14 @@ func tornLedger(ctx context.Context, l *lab) error {
 	return errors.Join(jobEnds(ctx, l), l.intact(ctx, before))
 }
 
-// tornShares damages shares that may have left already. The custodian says so and does nothing until they are removed;
-// then it computes the same bytes.
+// tornShares damages shares that may have left already. Their custodian takes no part until they are removed, and the
+// others release without it; then it computes the same bytes.
 func tornShares(ctx context.Context, l *lab) error {
 	before, err := l.killed(ctx, failpoint.SharesStored)
 	if err != nil {
 		return err
 	}
-	stored := l.glob("custodians/*/state/shares/*")
+	stored := l.glob(l.custodians() + "/state/shares/*")
 	if len(stored) == 0 {
 		return errors.New("no shares are stored")
 	}
@@ -121,8 +121,9 @@ func tornShares(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	if r := l.run(ctx, nil, "lab", "job", "watch", string(job.ID)); r.code == 0 || !strings.Contains(r.errs, "stored shares") {
-		return fmt.Errorf("damaged shares were not noticed: %w", r.err())
+	r := l.run(ctx, nil, "lab", "job", "watch", string(job.ID), "--verbose")
+	if r.code != 0 || !strings.Contains(r.errs, "stored shares") {
+		return fmt.Errorf("it was not released, or damaged shares were not noticed: %w", r.err())
 	}
 	if err := os.Remove(stored[0]); err != nil {
 		return err
@@ -145,6 +146,9 @@ func tornJournal(ctx context.Context, l *lab) error {
 
 // resumes takes up whatever job there is, asks again and checks that all of it was charged once.
 func (l *lab) resumes(ctx context.Context, before seen) error {
+	if err := l.abandoned(ctx); err != nil {
+		return err
+	}
 	jobs, err := l.jobs(ctx)
 	if err != nil {
 		return err
@@ -163,7 +167,7 @@ func (l *lab) resumes(ctx context.Context, before seen) error {
 	if i := slices.IndexFunc(jobs, func(j sandbox.Job) bool { return !j.State.Ended() }); i >= 0 {
 		return fmt.Errorf("job %s stays %s", jobs[i].ID, jobs[i].State)
 	}
-	return errors.Join(l.charges(1_000_000), l.intact(ctx, before))
+	return errors.Join(l.charges(ctx, 1_000_000), l.intact(ctx, before))
 }
 
 // tornLog damages what the log has signed: nothing may be signed on top of it. With the file back the job goes on.
@@ -239,7 +243,7 @@ func oldCustodian(ctx context.Context, l *lab) error {
 	if _, err := l.ask(ctx, "0"); err != nil {
 		return err
 	}
-	return errors.Join(l.charges(2_000_000), l.intact(ctx, before))
+	return errors.Join(l.charges(ctx, 2_000_000), l.intact(ctx, before))
 }
 
 func cancelledInTime(ctx context.Context, l *lab) error {
@@ -260,7 +264,7 @@ func cancelledInTime(ctx context.Context, l *lab) error {
 	if r := l.run(ctx, nil, "lab", "job", "watch", string(job.ID)); r.code == 0 {
 		return errors.New("a cancelled job was released")
 	}
-	return errors.Join(l.charges(0), l.intact(ctx, before))
+	return errors.Join(l.charges(ctx, 0), l.intact(ctx, before))
 }
 
 func cancelledTooLate(ctx context.Context, l *lab) error {
@@ -342,15 +346,20 @@ func (m *matrix) fullDisk(ctx context.Context, f *flow, kib uint64) (err error) 
 
 // fill takes all space of a file system but so much.
 func fill(dir string, leaveKiB uint64) (path string, err error) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		return "", err
-	}
 	path = filepath.Join(dir, "filler")
-	f, err := os.Create(path)
-	if err != nil {
-		return "", err
+	return path, errors.Join(os.WriteFile(path, nil, 0o600), fillInto(path, leaveKiB<<10))
+}
+
+// fillInto has a file take all space of its file system but so many bytes.
+func fillInto(path string, leave uint64) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(path, &fs); err != nil {
+		return err
 	}
-	size := int64(fs.Bavail)*fs.Bsize - int64(leaveKiB)<<10
-	return path, errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, max(size, 1)), f.Close())
+	size := int64(fs.Bavail)*fs.Bsize - int64(leave)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, max(size, 1)), f.Close())
 }

@@ -1,18 +1,15 @@
 package home
 
 import (
-	"archive/tar"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"yingzhou.dev/lab/cmd/internal/archive"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
@@ -128,51 +125,25 @@ func Save(ctx context.Context, dir string, opts Options, to string, parts []stri
 // archive writes one part.
 func (h *Home) archive(ctx context.Context, part, to string) (BackupPart, error) {
 	done := BackupPart{Name: part, File: strings.ReplaceAll(part, "/", "-") + ".tar"}
-	f, err := durable.Create(filepath.Join(to, done.File), 0o600)
+	w, err := archive.Create(filepath.Join(to, done.File))
 	if err != nil {
 		return done, err
 	}
-	defer f.Abort()
-	sum := sha256.New()
-	w := tar.NewWriter(io.MultiWriter(f, sum))
+	defer w.Abort()
 	if part == "plane" {
 		if err := h.archivePlane(ctx, w); err != nil {
 			return done, err
 		}
 	}
-	root := h.path(part)
-	err = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(root, path)
-		if err != nil || rel == "." {
-			return err
-		}
-		if rel = filepath.ToSlash(rel); passing(part, rel) {
-			if e.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		return errors.Join(addFile(w, path, rel), ctx.Err())
-	})
-	if err == nil {
-		err = w.Close()
-	}
-	if err != nil {
+	if err := w.AddTree(ctx, h.path(part), "", func(rel string) bool { return passing(part, rel) }); err != nil {
 		return done, err
 	}
-	info, err := f.Stat()
-	if err != nil {
-		return done, err
-	}
-	done.Bytes, done.Digest = info.Size(), enclave.Digest(sum.Sum(nil))
-	return done, f.Commit()
+	done.Bytes, done.Digest, err = w.Commit()
+	return done, err
 }
 
 // archivePlane adds what is not a file of the folder: the lab's settings, and the metadata as it is at one moment.
-func (h *Home) archivePlane(ctx context.Context, w *tar.Writer) error {
+func (h *Home) archivePlane(ctx context.Context, w *archive.Writer) error {
 	records, err := h.openRecords(ctx)
 	if err != nil {
 		return err
@@ -187,32 +158,5 @@ func (h *Home) archivePlane(ctx context.Context, w *tar.Writer) error {
 	if err := records.SaveTo(ctx, saved); err != nil {
 		return err
 	}
-	return errors.Join(addFile(w, saved, "lab.db"), addFile(w, h.path(settingsFile), "@"+settingsFile))
-}
-
-// addFile adds a file or folder to an archive, with nothing of its owner or times.
-func addFile(w *tar.Writer, path, name string) error {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return err
-	}
-	head := &tar.Header{Name: name, Mode: int64(info.Mode().Perm()), Format: tar.FormatPAX}
-	switch {
-	case info.IsDir():
-		head.Typeflag, head.Name = tar.TypeDir, name+"/"
-		return w.WriteHeader(head)
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is neither a file nor a folder", path)
-	}
-	head.Typeflag, head.Size = tar.TypeReg, info.Size()
-	if err := w.WriteHeader(head); err != nil {
-		return err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.Copy(w, f)
-	return err
+	return errors.Join(w.Add(saved, "lab.db"), w.Add(h.path(settingsFile), "@"+settingsFile))
 }

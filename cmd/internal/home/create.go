@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/vault/signer"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/failpoint"
@@ -37,6 +38,15 @@ func Create(ctx context.Context, dir, name string, production bool, now time.Tim
 	if err != nil {
 		return fmt.Errorf("creating lab: %w", err)
 	}
+	own, err := vaultOf(filepath.Join(dir, "plane"), Options{})
+	if err != nil {
+		return fmt.Errorf("creating lab: %w", err)
+	}
+	if own != nil { // the signing keys were made by whoever set the Vault up
+		if logKey, err = logInVault(ctx, own, origin); err != nil {
+			return fmt.Errorf("creating lab: %w", err)
+		}
+	}
 	roster := operators.Roster{Lab: name, Serial: 1, Quorum: 2, Log: logKey.Public, Witness: witnessKey.Public, Made: canon.At(now)}
 	for _, p := range founders {
 		path := filepath.Join(dir, "people", p.Name+".key")
@@ -48,6 +58,15 @@ func Create(ctx context.Context, dir, name string, production bool, now time.Tim
 			roster.Parties = append(roster.Parties, p)
 			continue
 		case operators.RoleLab, operators.RoleNode:
+			if own != nil {
+				key, err := signer.Read(ctx, own, p.Name, p.Name)
+				if err != nil {
+					return fmt.Errorf("creating lab: %w", err)
+				}
+				p.Verify = key.Verify()
+				roster.Parties = append(roster.Parties, p)
+				continue
+			}
 			path = filepath.Join(dir, "plane", p.Name+".key")
 		}
 		id, err := identity(path, p.Name)
@@ -61,7 +80,10 @@ func Create(ctx context.Context, dir, name string, production bool, now time.Tim
 	if err != nil {
 		return fmt.Errorf("creating lab: %w", err)
 	}
-	files := map[string][]byte{"plane/log.key": []byte(logKey.Secret), "witness/witness.key": []byte(witnessKey.Secret), rosterFile: canon.MustMarshal(signed)}
+	files := map[string][]byte{"witness/witness.key": []byte(witnessKey.Secret), rosterFile: canon.MustMarshal(signed)}
+	if own == nil {
+		files["plane/log.key"] = []byte(logKey.Secret)
+	}
 	for name, data := range files {
 		if err := durable.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			return fmt.Errorf("creating lab: %w", err)

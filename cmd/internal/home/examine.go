@@ -68,19 +68,28 @@ func (h *Home) examine(ctx context.Context, blobs bool) (*Examined, error) {
 	return e, nil
 }
 
-// foundersLogKeys are the log's keys from the roster that the lab was made with: they never change.
-func (h *Home) foundersLogKeys() (enclave.LogKeys, error) {
+// founders is the roster that the lab was made with.
+func (h *Home) founders() (*operators.Roster, error) {
 	data, err := os.ReadFile(filepath.Join(h.Dir, rosterFile))
 	if err != nil {
-		return enclave.LogKeys{}, err
+		return nil, err
 	}
 	var signed enclave.Signed
 	if err := canon.Unmarshal(data, &signed); err != nil {
-		return enclave.LogKeys{}, fmt.Errorf("%s: %w", rosterFile, err)
+		return nil, fmt.Errorf("%s: %w", rosterFile, err)
 	}
 	roster, err := operators.OpenRoster(signed, h.Root)
 	if err != nil {
-		return enclave.LogKeys{}, fmt.Errorf("%s: %w", rosterFile, err)
+		return nil, fmt.Errorf("%s: %w", rosterFile, err)
+	}
+	return roster, nil
+}
+
+// foundersLogKeys are the log's keys from that roster: they never change.
+func (h *Home) foundersLogKeys() (enclave.LogKeys, error) {
+	roster, err := h.founders()
+	if err != nil {
+		return enclave.LogKeys{}, err
 	}
 	return release.LogKeys(roster)
 }

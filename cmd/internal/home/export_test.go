@@ -2,11 +2,9 @@ package home
 
 import (
 	"context"
-	"encoding/hex"
 
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/internal/canon"
-	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/sandbox"
 )
 
 // AnnounceOnly is what a crash leaves of recording a statement: its log entry, and the statement not in the store.
@@ -15,7 +13,11 @@ func (h *Home) AnnounceOnly(ctx context.Context, s enclave.Signed, by string) er
 }
 
 // PendOnly is what an earlier crash leaves: no log entry either.
-func (h *Home) PendOnly(s enclave.Signed) error {
-	d := s.Digest()
-	return durable.WriteFile(h.path("plane", "pending", hex.EncodeToString(d[:])+".json"), canon.MustMarshal(s), 0o600)
+func (h *Home) PendOnly(ctx context.Context, s enclave.Signed) error {
+	return h.records.KeepPending(ctx, s, h.Now())
+}
+
+// Pending is what is on its way.
+func (h *Home) Pending(ctx context.Context) ([]sandbox.Statement, error) {
+	return h.records.Pending(ctx)
 }

@@ -28,7 +28,6 @@ import (
 
 	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/enclave/store/datakey"
@@ -158,11 +157,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err := h.openLog(ctx); err != nil {
 		return err
 	}
-	labID, err := keys.LoadIdentity(h.path("plane", "lab.key"))
-	if err != nil {
-		return err
-	}
-	nodeID, err := keys.LoadIdentity(h.path("plane", "node.key"))
+	labSigner, nodeSigner, err := h.planeSigners()
 	if err != nil {
 		return err
 	}
@@ -179,7 +174,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Lab: labID, Node: nodeID,
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Lab: labSigner, Node: nodeSigner,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
@@ -190,7 +185,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err := h.firstRoster(ctx); err != nil {
 		return err
 	}
-	if h.keeper, err = lab.NewKeeper(ctx, h.Lab, h.path("plane", "pending")); err != nil {
+	if h.keeper, err = lab.NewKeeper(ctx, h.Lab); err != nil {
 		return fmt.Errorf("opening lab: %w", err)
 	}
 	h.Registry, err = registry.New(registry.Config{Store: h.keeper, Log: h.keeper.Announce, RootKey: h.Root, Clock: h.opts.Clock,

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/mod/sumdb/note"
 
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/keys/transit"
@@ -17,9 +18,12 @@ import (
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/enclave/store/datakey"
 	"yingzhou.dev/lab/enclave/vault"
+	"yingzhou.dev/lab/enclave/vault/signer"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/strict"
 	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox/audit"
+	"yingzhou.dev/lab/sandbox/lab"
 )
 
 // A custodian's keys are in its folder, identity.key and keyring/, or in its Vault: then vault.yaml says where that is.
@@ -32,11 +36,12 @@ type party interface {
 	Open(info, sealed []byte) ([]byte, error)
 }
 
-// controlPlane is what a file for UseVaults calls the control plane, whose Vault has the data keys of the blob store.
+// controlPlane is what a file for UseVaults calls the control plane, whose Vault has its signing keys and the data keys of
+// the blob store.
 const controlPlane = "lab"
 
-// UseVaults says, before Create, which custodians have their keys in a Vault, and whether the control plane has data keys
-// in one, under the name "lab". file maps names to what vault.Config has; paths in it are relative to the file. Whom it
+// UseVaults says, before Create, which custodians have their keys in a Vault, and whether the control plane has its own in
+// one, under the name "lab". file maps names to what vault.Config has; paths in it are relative to the file. Whom it
 // does not name gets keys in the lab's folder, and without "lab" blobs lie as they are.
 func UseVaults(dir, file string) error {
 	var all map[string]vault.Config
@@ -80,17 +85,101 @@ func UseVaults(dir, file string) error {
 	return nil
 }
 
-// vaultOf is the Vault of the custodian in a folder; nil if its keys are in the folder.
-func vaultOf(dir string, opts Options) (*vault.Client, error) {
+// VaultOf is where the keys of a party in a closed lab are: "lab", or a custodian. It is nil if they are in the folder.
+func VaultOf(dir, name string) (*vault.Config, error) {
+	own := filepath.Join(dir, "custodians", name)
+	if name == controlPlane {
+		own = filepath.Join(dir, "plane")
+	}
+	return vaultConfig(own)
+}
+
+func vaultConfig(dir string) (*vault.Config, error) {
 	path := filepath.Join(dir, vaultFile)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	cfg := vault.Config{Logger: opts.Logger}
+	var cfg vault.Config
 	if err := strict.ReadYAML(path, &cfg); err != nil {
 		return nil, err
 	}
-	return vault.New(cfg)
+	return &cfg, nil
+}
+
+// vaultOf is the Vault of the custodian in a folder; nil if its keys are in the folder.
+func vaultOf(dir string, opts Options) (*vault.Client, error) {
+	cfg, err := vaultConfig(dir)
+	if err != nil || cfg == nil {
+		return nil, err
+	}
+	cfg.Logger = opts.Logger
+	return vault.New(*cfg)
+}
+
+// The names of the control plane's keys in transit. deploy/vault/setup.sh makes them.
+const (
+	labKey  = "lab"
+	nodeKey = "node"
+	logKey  = "log"
+)
+
+// logInVault is a log's key that transit has. It has no secret text.
+func logInVault(ctx context.Context, c *vault.Client, origin string) (pair audit.KeyPair, err error) {
+	s, err := signer.Read(ctx, c, controlPlane, logKey)
+	if err != nil {
+		return pair, err
+	}
+	pair.Public, err = s.NoteKey(origin)
+	return pair, err
+}
+
+// planeSigners are the keys that sign grants and receipts: in the control plane's folder, or in its Vault, whose public
+// halves are in the first roster.
+func (h *Home) planeSigners() (labSigner, nodeSigner lab.Signer, err error) {
+	if _, err := os.Stat(h.path("plane", "lab.key")); !errors.Is(err, fs.ErrNotExist) {
+		labID, err := keys.LoadIdentity(h.path("plane", "lab.key"))
+		if err != nil {
+			return nil, nil, err
+		}
+		nodeID, err := keys.LoadIdentity(h.path("plane", "node.key"))
+		return labID, nodeID, err
+	}
+	roster, err := h.founders()
+	if err != nil {
+		return nil, nil, err
+	}
+	c := h.Vaults[controlPlane]
+	if c == nil {
+		return nil, nil, fmt.Errorf("opening lab: the control plane's keys are neither in %s nor in a Vault", h.path("plane"))
+	}
+	open := func(role operators.Role, key string) lab.Signer {
+		for _, p := range roster.WithRole(role) {
+			return signer.Open(c, p.Name, key, p.Key())
+		}
+		return nil
+	}
+	return open(operators.RoleLab, labKey), open(operators.RoleNode, nodeKey), nil
+}
+
+// logSigner is the log's key, likewise.
+func (h *Home) logSigner() (note.Signer, note.Verifier, error) {
+	secret, err := os.ReadFile(h.path("plane", "log.key"))
+	if err == nil {
+		return audit.NewLogSigner(string(secret))
+	}
+	c := h.Vaults[controlPlane]
+	if !errors.Is(err, fs.ErrNotExist) || c == nil {
+		return nil, nil, err
+	}
+	roster, err := h.founders()
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := signer.OpenNote(c, logKey, roster.Log)
+	if err != nil {
+		return nil, nil, err
+	}
+	return n, n.Verifier(), nil
 }
 
 // openBlobs opens the control plane's blob store.

@@ -9,6 +9,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/release"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
@@ -194,9 +195,11 @@ func (h *Home) discard(ctx context.Context, a *agency.Agency, d *lab.Dataset, bl
 			}
 		}
 	}
-	if err := a.Forget(d); err != nil {
+	failpoint.Hit(failpoint.BlobsDiscarded)
+	if err := a.Forget(ctx, d); err != nil {
 		return "", err
 	}
+	failpoint.Hit(failpoint.KeyForgotten)
 	for _, b := range blobs {
 		if err := h.Blobs.Verify(ctx, b); !errors.Is(err, enclave.ErrNotFound) {
 			return "", fmt.Errorf("blob %s is still there: %w", b.Short(), err)

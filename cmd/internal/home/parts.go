@@ -19,15 +19,11 @@ import (
 )
 
 func (h *Home) openLog(ctx context.Context) error {
-	secret, err := os.ReadFile(h.path("plane", "log.key"))
+	signer, verifier, err := h.logSigner()
 	if err != nil {
 		return fmt.Errorf("opening log: %w", err)
 	}
-	signer, verifier, err := audit.NewLogSigner(string(secret))
-	if err != nil {
-		return fmt.Errorf("opening log: %w", err)
-	}
-	secret, err = os.ReadFile(h.path("witness", "witness.key"))
+	secret, err := os.ReadFile(h.path("witness", "witness.key"))
 	if err != nil {
 		return fmt.Errorf("opening log: %w", err)
 	}

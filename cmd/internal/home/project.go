@@ -13,7 +13,7 @@ func (h *Home) NewProject(ctx context.Context, project, steward string) error {
 	if err != nil {
 		return err
 	}
-	return a.NewProject(project)
+	return a.NewProject(ctx, project)
 }
 
 // GiveProject sends a project key from one agency to another. Between agencies that are not in one folder the message in
@@ -31,7 +31,7 @@ func (h *Home) GiveProject(ctx context.Context, project, from, to string) error 
 	if !ok {
 		return fmt.Errorf("steward %q: %w: `lab person list` names the people", to, sandbox.ErrNotFound)
 	}
-	message, err := a.GiveProject(project, party)
+	message, err := a.GiveProject(ctx, project, party)
 	if err != nil {
 		return err
 	}
@@ -39,5 +39,14 @@ func (h *Home) GiveProject(ctx context.Context, project, from, to string) error 
 	if err != nil {
 		return err
 	}
-	return b.TakeProject(project, message)
+	return b.TakeProject(ctx, project, message)
+}
+
+// DestroyProject destroys a steward's agency's copy of a project key.
+func (h *Home) DestroyProject(ctx context.Context, project, steward string) error {
+	a, err := h.agency(ctx, steward)
+	if err != nil {
+		return err
+	}
+	return a.DestroyProject(ctx, project)
 }

@@ -3,6 +3,7 @@ package home
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"os"
@@ -49,6 +50,30 @@ func (h *Home) openRecords(ctx context.Context) (*db.DB, error) {
 		return nil, errors.Join(err, records.Close())
 	}
 	return records, nil
+}
+
+// MoveRecords brings the metadata of a closed lab into a PostgreSQL database, which must be empty, or makes sure that it is
+// there already. The lab's own file stays as it is.
+func MoveRecords(ctx context.Context, dir string, root ed25519.PublicKey, dsn string) (err error) {
+	h := &Home{Dir: dir, Root: root}
+	into, err := db.OpenPostgres(ctx, db.Postgres{DSN: dsn})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, into.Close()) }()
+	if _, err := os.Stat(h.path(databaseFile)); err == nil {
+		if err := into.LoadFrom(ctx, h.path(databaseFile)); err != nil {
+			return err
+		}
+		return h.own(ctx, into)
+	}
+	return into.Atomic(ctx, func(r sandbox.Records) error {
+		owner, err := r.Setting(ctx, ownerSetting)
+		if errors.Is(err, sandbox.ErrNotFound) || err == nil && !bytes.Equal(owner, root) {
+			return fmt.Errorf("%w: not in the database that was named", ErrDatabase)
+		}
+		return err
+	})
 }
 
 // own makes a database this lab's, and refuses one that is another's.

@@ -1,21 +1,18 @@
 package home
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
+	"yingzhou.dev/lab/cmd/internal/archive"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/internal/canon"
@@ -140,62 +137,20 @@ func (r *restoring) free(parts []string) error {
 func (r *restoring) unpack(ctx context.Context, part string) error {
 	i := slices.IndexFunc(r.backup.Parts, func(p BackupPart) bool { return p.Name == part })
 	p := r.backup.Parts[i]
-	f, err := os.Open(filepath.Join(r.from, p.File))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
-		return err
-	}
-	if got := enclave.Digest(sum.Sum(nil)); got != p.Digest {
-		return fmt.Errorf("%s is damaged: its digest is %s, the backup's list says %s", p.File, got.Short(), p.Digest.Short())
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+	path := filepath.Join(r.from, p.File)
+	if err := archive.Check(path, p.Digest); err != nil {
 		return err
 	}
 	root := filepath.Join(r.staging, filepath.FromSlash(part))
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return err
 	}
-	for in := tar.NewReader(f); ; {
-		head, err := in.Next()
-		if errors.Is(err, io.EOF) {
-			return ctx.Err()
+	return archive.Extract(ctx, path, func(name string) (string, error) {
+		if part == "plane" && name == "@"+settingsFile { // the one file from above its part
+			return filepath.Join(r.staging, settingsFile), nil
 		}
-		if err != nil {
-			return err
-		}
-		to := filepath.Join(root, filepath.FromSlash(head.Name))
-		if part == "plane" && head.Name == "@"+settingsFile { // the one file from above its part
-			to = filepath.Join(r.staging, settingsFile)
-		} else if !filepath.IsLocal(filepath.FromSlash(strings.TrimSuffix(head.Name, "/"))) {
-			return fmt.Errorf("%s leads out of the part", head.Name)
-		}
-		if err := extract(in, head, to); err != nil {
-			return err
-		}
-	}
-}
-
-func extract(in io.Reader, head *tar.Header, to string) error {
-	mode := fs.FileMode(head.Mode).Perm()
-	switch head.Typeflag {
-	case tar.TypeDir:
-		return os.MkdirAll(to, mode|0o700)
-	case tar.TypeReg:
-		f, err := durable.Create(to, mode)
-		if err != nil {
-			return err
-		}
-		defer f.Abort()
-		if _, err := io.Copy(f, in); err != nil {
-			return err
-		}
-		return f.Commit()
-	}
-	return fmt.Errorf("%s is neither a file nor a folder", head.Name)
+		return archive.Under(root, name)
+	})
 }
 
 // current compares the staged log with what others have seen of it, here and wherever we were told to look.

@@ -32,39 +32,63 @@ const warm = 10
 
 const query = "SELECT health, COUNT(*) FROM health GROUP BY health"
 
+// target is a lab under load.
+type target interface {
+	// client is one client: it asks, waits for the release and returns the job as it ended.
+	client(ctx context.Context) (ask func(context.Context, lab.Request) (sandbox.Job, error), err error)
+	// entries reads the whole log.
+	entries(ctx context.Context) ([]enclave.Entry, error)
+	// records are the lab's, when nothing is asked any more.
+	records(ctx context.Context) (records, error)
+	// ledgers is the pattern of the custodians' ledgers.
+	ledgers() string
+}
+
+// records are what is on record of jobs.
+type records interface {
+	Jobs(ctx context.Context, f sandbox.JobFilter) ([]sandbox.Job, error)
+	Steps(ctx context.Context, id sandbox.JobID) ([]sandbox.Step, error)
+}
+
 // load is a run.
 type load struct {
 	config
-	*home.Home
+	target   target
+	home     *home.Home // embedded
 	share    int64
 	scenario enclave.Digest
 	asked    atomic.Int64
 	ended    atomic.Int64
 
-	mu   sync.Mutex
-	took []time.Duration // from the submission until the release is there
+	mu    sync.Mutex
+	took  []time.Duration // from the submission until the release is there
+	alone []time.Duration // the same, of the jobs before the load
+	solo  []sandbox.JobID // those jobs
 }
 
-func (l *load) run(ctx context.Context) (err error) {
-	if l.scenario, _, err = l.Lab.Scenario(ctx, hometest.Scenario); err != nil {
-		return err
+// run asks while the target serves: first one after another, then all at once. It returns how long that took.
+func (l *load) run(ctx context.Context) (whole time.Duration, err error) {
+	ask, err := l.target.client(ctx)
+	if err != nil {
+		return 0, err
 	}
-	serve, stop := context.WithCancel(ctx)
-	defer stop()
-	var g errgroup.Group
-	g.Go(func() error { return l.Dispatch(serve, l.Queue(), l.atOnce) })
-	if _, err := l.client(ctx, warm); err != nil {
-		return err
+	if err := l.client(ctx, ask, warm); err != nil {
+		return 0, err
 	}
-	alone := slices.Sorted(slices.Values(l.took))
-	l.took = nil
+	l.alone, l.took = slices.Sorted(slices.Values(l.took)), nil
+	asks := make([]func(context.Context, lab.Request) (sandbox.Job, error), l.clients)
+	for i := range asks {
+		if asks[i], err = l.target.client(ctx); err != nil {
+			return 0, err
+		}
+	}
 	start := time.Now()
 	clients, cctx := errgroup.WithContext(ctx)
 	left := l.jobs
-	for i := range l.clients {
+	for i, ask := range asks {
 		n := left / (l.clients - i)
 		left -= n
-		clients.Go(func() error { _, err := l.client(cctx, n); return err })
+		clients.Go(func() error { return l.client(cctx, ask, n) })
 	}
 	watch, unwatch := context.WithCancel(ctx)
 	var watching sync.WaitGroup
@@ -72,46 +96,67 @@ func (l *load) run(ctx context.Context) (err error) {
 	err = clients.Wait()
 	unwatch()
 	watching.Wait()
-	whole := time.Since(start)
-	stop()
-	if err := errors.Join(err, g.Wait()); err != nil {
+	return time.Since(start), err
+}
+
+// report prints the table and checks the records.
+func (l *load) report(ctx context.Context, whole time.Duration) error {
+	entries, err := l.target.entries(ctx)
+	if err != nil {
 		return err
 	}
-	if err := l.table(ctx, alone, whole); err != nil {
+	records, err := l.target.records(ctx)
+	if err != nil {
 		return err
 	}
-	return l.check(ctx)
+	if err := l.table(ctx, records, whole); err != nil {
+		return err
+	}
+	return l.check(ctx, records, entries)
 }
 
 // client submits jobs one after another and waits for each.
-func (l *load) client(ctx context.Context, n int) (last sandbox.Job, err error) {
-	id, err := l.Identity(hometest.Analyst)
-	if err != nil {
-		return last, err
-	}
+func (l *load) client(ctx context.Context, ask func(context.Context, lab.Request) (sandbox.Job, error), n int) error {
 	for range n {
-		ask := lab.Request{Analyst: hometest.Analyst, Scenario: l.scenario, Query: query, EpsilonMicro: l.share - l.asked.Add(1)%(l.share/2)}
-		ask.Query = fmt.Sprintf("%s -- %d", query, l.asked.Load())
-		job, err := l.Submit(ctx, ask, func(p *lab.Prepared) (enclave.Signed, error) { return keys.SealWith(id, enclave.KindPlan, p.Plan) })
+		i := l.asked.Add(1)
+		last, err := ask(ctx, lab.Request{ID: sandbox.NewJobID(time.Now()), Analyst: hometest.Analyst, Scenario: l.scenario, EpsilonMicro: l.share - i%(l.share/2),
+			Query: fmt.Sprintf("%s -- %d", query, i)})
 		if err != nil {
-			return job, err
-		}
-		if last, err = l.wait(ctx, job.ID); err != nil {
-			return last, err
+			return err
 		}
 		l.ended.Add(1)
 		l.mu.Lock()
 		l.took = append(l.took, last.Updated.Sub(last.Created)) // by the store: looking for it costs time too
+		if len(l.solo) < warm {
+			l.solo = append(l.solo, last.ID)
+		}
 		l.mu.Unlock()
 	}
-	return last, nil
+	return nil
 }
 
-func (l *load) wait(ctx context.Context, id sandbox.JobID) (sandbox.Job, error) {
+// embedded is a lab in this process.
+type embedded struct{ *home.Home }
+
+func (e embedded) client(context.Context) (func(context.Context, lab.Request) (sandbox.Job, error), error) {
+	id, err := e.Identity(hometest.Analyst)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, r lab.Request) (sandbox.Job, error) {
+		job, err := e.Submit(ctx, r, func(p *lab.Prepared) (enclave.Signed, error) { return keys.SealWith(id, enclave.KindPlan, p.Plan) })
+		if err != nil {
+			return job, err
+		}
+		return e.wait(ctx, job.ID)
+	}, nil
+}
+
+func (e embedded) wait(ctx context.Context, id sandbox.JobID) (sandbox.Job, error) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		job, err := l.Job(ctx, id)
+		job, err := e.Job(ctx, id)
 		if err != nil {
 			return job, err
 		}
@@ -127,6 +172,26 @@ func (l *load) wait(ctx context.Context, id sandbox.JobID) (sandbox.Job, error) 
 			return job, fmt.Errorf("job %s is %s, %q: %w", id, job.State, job.Stage, ctx.Err())
 		}
 	}
+}
+
+func (e embedded) entries(ctx context.Context) (out []enclave.Entry, err error) {
+	_, cp, err := e.Log.Checkpoint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for rec, err := range e.Log.Entries(ctx, 0, cp.Size) {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rec.Entry)
+	}
+	return out, nil
+}
+
+func (e embedded) records(context.Context) (records, error) { return e.Lab, nil }
+
+func (e embedded) ledgers() string {
+	return filepath.Join(e.Dir, "custodians", "*", "state", "ledger.jsonl")
 }
 
 // watchHeap prints the live heap now and then.
@@ -170,7 +235,7 @@ func (l *load) writeHeap(path string) {
 }
 
 // table prints how long jobs took.
-func (l *load) table(ctx context.Context, alone []time.Duration, whole time.Duration) error {
+func (l *load) table(ctx context.Context, records records, whole time.Duration) error {
 	took := slices.Sorted(slices.Values(l.took))
 	at := func(of []time.Duration, percent int) time.Duration {
 		return of[min(len(of)-1, len(of)*percent/100)].Round(time.Millisecond)
@@ -179,32 +244,43 @@ func (l *load) table(ctx context.Context, alone []time.Duration, whole time.Dura
 	if l.database != "" {
 		store = "PostgreSQL"
 	}
+	where := "one process"
+	if l.services {
+		where = fmt.Sprintf("%d labd", l.labds)
+	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "store\tworkers\tjobs\tclients\tat once\tjobs/s\tp50\tp90\tp99\tmost\talone p50\talone most")
-	fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%.1f\t%v\t%v\t%v\t%v\t%v\t%v\n", store, l.isolation, len(took), l.clients, l.atOnce, float64(len(took))/whole.Seconds(),
-		at(took, 50), at(took, 90), at(took, 99), at(took, 100), at(alone, 50), at(alone, 100))
+	fmt.Fprintln(w, "lab\tstore\tworkers\tjobs\tclients\tat once\tjobs/s\tp50\tp90\tp99\tmost\talone p50\talone most")
+	fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%.1f\t%v\t%v\t%v\t%v\t%v\t%v\n", where, store, l.isolation, len(took), l.clients, l.atOnce, float64(len(took))/whole.Seconds(),
+		at(took, 50), at(took, 90), at(took, 99), at(took, 100), at(l.alone, 50), at(l.alone, 100))
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	return l.stages(ctx)
+	return l.stages(ctx, records)
 }
 
-// stages prints where the time of a job goes, from its steps.
-func (l *load) stages(ctx context.Context) error {
-	jobs, err := l.Jobs(ctx, sandbox.JobFilter{})
+// stages prints where the time of a job goes, from its steps, and what of it a job alone spends on anything but its worker.
+func (l *load) stages(ctx context.Context, records records) error {
+	jobs, err := records.Jobs(ctx, sandbox.JobFilter{})
 	if err != nil {
 		return err
 	}
 	in := map[sandbox.State][]time.Duration{}
+	var beyond []time.Duration
 	for _, j := range jobs {
-		steps, err := l.Lab.Steps(ctx, j.ID)
+		steps, err := records.Steps(ctx, j.ID)
 		if err != nil {
 			return err
 		}
-		from := j.Created
+		from, rest := j.Created, time.Duration(0)
 		for _, s := range steps {
 			in[s.From] = append(in[s.From], s.At.Sub(from))
+			if s.From != sandbox.Running {
+				rest += s.At.Sub(from)
+			}
 			from = s.At
+		}
+		if slices.Contains(l.solo, j.ID) {
+			beyond = append(beyond, rest)
 		}
 	}
 	for _, s := range sandbox.States() {
@@ -213,19 +289,22 @@ func (l *load) stages(ctx context.Context) error {
 			fmt.Printf("  %-9s p50 %8v  p99 %8v\n", s, d[len(d)/2].Round(time.Millisecond), d[len(d)*99/100].Round(time.Millisecond))
 		}
 	}
+	if slices.Sort(beyond); len(beyond) > 0 {
+		fmt.Printf("  alone, from submission to release without the worker's evaluation: p50 %v\n", beyond[len(beyond)/2].Round(time.Millisecond))
+	}
 	return nil
 }
 
 // check looks for jobs that were lost or done twice, in the store, in the log and in the custodians' ledgers.
-func (l *load) check(ctx context.Context) error {
+func (l *load) check(ctx context.Context, records records, entries []enclave.Entry) error {
 	want := l.jobs + warm
-	jobs, err := l.Jobs(ctx, sandbox.JobFilter{})
+	jobs, err := records.Jobs(ctx, sandbox.JobFilter{})
 	if err != nil {
 		return err
 	}
 	lost, twice := want-len(jobs), 0
 	for _, j := range jobs {
-		steps, err := l.Lab.Steps(ctx, j.ID)
+		steps, err := records.Steps(ctx, j.ID)
 		if err != nil {
 			return err
 		}
@@ -236,16 +315,9 @@ func (l *load) check(ctx context.Context) error {
 			twice++
 		}
 	}
-	_, cp, err := l.Log.Checkpoint(ctx)
-	if err != nil {
-		return err
-	}
 	logged := map[string]int{}
-	for rec, err := range l.Log.Entries(ctx, 0, cp.Size) {
-		if err != nil {
-			return err
-		}
-		switch e := rec.Entry; e.Type {
+	for _, e := range entries {
+		switch e.Type {
 		case enclave.EntryPlan, enclave.EntryReceipt, enclave.EntryRelease, enclave.EntryCharge:
 			logged[e.Type+" "+e.Job+" "+e.By]++
 		}
@@ -255,11 +327,11 @@ func (l *load) check(ctx context.Context) error {
 			twice++
 		}
 	}
-	charged, err := l.charges()
+	charged, err := charges(l.target.ledgers())
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%d jobs: %d lost, %d done twice; the log has %d entries; custodians charged %v times\n", want, lost, twice, cp.Size, charged)
+	fmt.Printf("%d jobs: %d lost, %d done twice; the log has %d entries; custodians charged %v times\n", want, lost, twice, len(entries), charged)
 	for _, n := range charged {
 		if n != want {
 			twice++
@@ -271,25 +343,31 @@ func (l *load) check(ctx context.Context) error {
 	return nil
 }
 
-// charges counts the charges that each custodian has signed.
-func (l *load) charges() (map[string]int, error) {
-	out := map[string]int{}
-	found, err := filepath.Glob(filepath.Join(l.Dir, "custodians", "*", "state", "ledger.jsonl"))
+// charges counts the charges that each custodian has signed, as any of them has them on record.
+func charges(pattern string) (map[string]int, error) {
+	found, err := filepath.Glob(pattern)
 	if err != nil || len(found) == 0 {
 		return nil, errors.Join(err, errors.New("no ledgers"))
 	}
-	data, err := os.ReadFile(found[0])
-	if err != nil {
-		return nil, err
-	}
-	for line := range strings.Lines(string(data)) {
-		var s canon.Signed
-		var r release.Record
-		if err := errors.Join(canon.Unmarshal([]byte(strings.TrimSuffix(line, "\n")), &s), s.Open(release.KindLedger, &r)); err != nil {
+	out := map[string]int{}
+	for _, path := range found {
+		data, err := os.ReadFile(path)
+		if err != nil {
 			return nil, err
 		}
-		if r.Charge != nil {
-			out[r.By]++
+		here := map[string]int{}
+		for line := range strings.Lines(string(data)) {
+			var s canon.Signed
+			var r release.Record
+			if err := errors.Join(canon.Unmarshal([]byte(strings.TrimSuffix(line, "\n")), &s), s.Open(release.KindLedger, &r)); err != nil {
+				return nil, err
+			}
+			if r.Charge != nil {
+				here[r.By]++
+			}
+		}
+		for by, n := range here {
+			out[by] = max(out[by], n)
 		}
 	}
 	return out, nil

@@ -21,9 +21,10 @@ type Config struct {
 	Roster     string `yaml:"roster"`     // file with the lab's first roster, signed by the root key
 	Production bool   `yaml:"production"` // refuse what is for development only
 
-	Keys       Keys      `yaml:"keys"`
-	Witness    Address   `yaml:"witness"`    // who cosigns the log
-	Custodians []Address `yaml:"custodians"` // all of the roster
+	Vault      *vault.Config `yaml:"vault"` // labd's own Vault, which keys and database may refer to
+	Keys       Keys          `yaml:"keys"`
+	Witness    Address       `yaml:"witness"`    // who cosigns the log
+	Custodians []Address     `yaml:"custodians"` // all of the roster
 
 	Database  Database      `yaml:"database"`
 	LogDir    string        `yaml:"log_dir"`    // the audit log
@@ -39,11 +40,12 @@ type Config struct {
 	root ed25519.PublicKey
 }
 
-// Keys are files with the control plane's own signing keys. None of them opens anything.
+// Keys are the control plane's own signing keys, each a file or a key of labd's Vault, as in vault:transit/keys/log, which
+// then signs there. None of them opens anything.
 type Keys struct {
-	Lab  string `yaml:"lab"`  // signs grants: Ed25519, PKCS #8 in PEM
-	Node string `yaml:"node"` // signs receipts: the same
-	Log  string `yaml:"log"`  // signs checkpoints: C2SP signed-note
+	Lab  daemon.Secret `yaml:"lab"`  // signs grants; in a file: Ed25519, PKCS #8 in PEM
+	Node daemon.Secret `yaml:"node"` // signs receipts; in a file: the same
+	Log  daemon.Secret `yaml:"log"`  // signs checkpoints; in a file: C2SP signed-note
 }
 
 // Address is where another daemon is. Its certificate must name it.
@@ -54,8 +56,10 @@ type Address struct {
 
 // Database says where metadata is kept. Exactly one key is given.
 type Database struct {
-	SQLite   string `yaml:"sqlite"`   // file
-	Postgres string `yaml:"postgres"` // file with a connection string, which holds a password: readable by labd alone
+	SQLite string `yaml:"sqlite"` // file
+	// Postgres is where the connection string is, which may hold a password: a file that labd alone can read, or a field in
+	// labd's Vault, as in vault:kv/labd#dsn, which is read when labd starts.
+	Postgres daemon.Secret `yaml:"postgres"`
 }
 
 // Worker says what runs jobs.
@@ -95,18 +99,16 @@ func (c *Config) Shared() *daemon.Common { return &c.Common }
 
 // Check implements daemon.Daemon.
 func (c *Config) Check(dir string) error {
-	daemon.In(dir, &c.Roster, &c.Keys.Lab, &c.Keys.Node, &c.Keys.Log, &c.Database.SQLite, &c.Database.Postgres, &c.LogDir, &c.Blobs, &c.State, &c.Worker.Program, &c.Nodes.Program)
-	if v := c.BlobVault; v != nil {
-		daemon.In(dir, &v.CAFile, &v.RoleIDFile, &v.SecretIDFile)
-	}
-	var errs []error
+	daemon.In(dir, &c.Roster, &c.Database.SQLite, &c.LogDir, &c.Blobs, &c.State, &c.Worker.Program, &c.Nodes.Program)
+	errs := []error{daemon.CheckVault("vault", dir, c.Vault), daemon.CheckVault("blob_vault", dir, c.BlobVault), c.Keys.Lab.CheckKey("keys.lab", dir, c.Vault),
+		c.Keys.Node.CheckKey("keys.node", dir, c.Vault), c.Keys.Log.CheckKey("keys.log", dir, c.Vault)}
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	root, err := hex.DecodeString(c.Root)
 	if err != nil || len(root) != ed25519.PublicKeySize {
 		fault("root: want a public key of %d hexadecimal digits", 2*ed25519.PublicKeySize)
 	}
 	c.root = root
-	for key, path := range map[string]string{"roster": c.Roster, "keys.lab": c.Keys.Lab, "keys.node": c.Keys.Node, "keys.log": c.Keys.Log, "worker.program": c.Worker.Program} {
+	for key, path := range map[string]string{"roster": c.Roster, "worker.program": c.Worker.Program} {
 		errs = append(errs, daemon.File(key, path))
 	}
 	for key, path := range map[string]string{"log_dir": c.LogDir, "blobs": c.Blobs, "state": c.State} {
@@ -114,16 +116,11 @@ func (c *Config) Check(dir string) error {
 			fault("%s: name a folder", key)
 		}
 	}
-	if (c.Database.SQLite == "") == (c.Database.Postgres == "") {
+	if (c.Database.SQLite == "") == c.Database.Postgres.IsZero() {
 		fault("database: want one of sqlite and postgres")
 	}
-	if c.Database.Postgres != "" {
-		errs = append(errs, daemon.File("database.postgres", c.Database.Postgres))
-	}
-	if c.BlobVault != nil {
-		if _, err := vault.New(*c.BlobVault); err != nil {
-			fault("blob_vault: %w", err)
-		}
+	if !c.Database.Postgres.IsZero() {
+		errs = append(errs, c.Database.Postgres.CheckValue("database.postgres", dir, c.Vault))
 	}
 	errs = append(errs, c.Witness.check("witness"))
 	if len(c.Custodians) == 0 {

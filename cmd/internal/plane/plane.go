@@ -2,16 +2,12 @@ package plane
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -48,6 +44,7 @@ type plane struct {
 	closes []func(context.Context) error
 
 	roster   *operators.Roster // the first
+	vault    *vault.Client     // labd's own; nil if its secrets are in files
 	blobs    *store.Store
 	copies   *store.Store // what the node maps: blobs, or copies where those are encrypted at rest
 	records  *db.DB
@@ -55,6 +52,7 @@ type plane struct {
 	worker   *node.Machine
 	lab      *lab.Lab
 	watchers *server.Watchers
+	keeper   *lab.Keeper
 	server   *server.Server
 }
 
@@ -69,7 +67,7 @@ func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
 	for _, step := range []struct {
 		what string
 		do   func(context.Context) error
-	}{{"roster", p.readRoster}, {"stores", p.openStores}, {"log", p.openLog}, {"control plane", p.openLab}, {"service", p.openServer}} {
+	}{{"roster", p.readRoster}, {"vault", p.openVault}, {"stores", p.openStores}, {"log", p.openLog}, {"control plane", p.openLab}, {"service", p.openServer}} {
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("opening %s: %w", step.what, err)
 		}
@@ -85,6 +83,8 @@ func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
 		return p.lab.Dispatch(gctx, p.records.Queue(db.QueueConfig{Logger: env.Logger}), c.Worker.AtOnce)
 	})
 	g.Go(func() error { return p.sweeps(gctx) })
+	g.Go(func() error { return p.looksAfter(gctx) })
+	g.Go(func() error { return p.abandons(gctx) })
 	return g.Wait()
 }
 
@@ -133,7 +133,7 @@ func (p *plane) openBlobs() (err error) {
 	if err != nil {
 		return err
 	}
-	if p.blobs, err = store.OpenAtRest(p.cfg.Blobs, datakey.New(c)); err != nil {
+	if p.blobs, err = store.OpenAtRest(p.cfg.Blobs, telling{datakey.New(c), p}); err != nil {
 		return err
 	}
 	p.copies, err = store.Open(filepath.Join(p.cfg.State, "node"))
@@ -144,17 +144,21 @@ func (p *plane) openStores(ctx context.Context) (err error) {
 	if err := p.openBlobs(); err != nil {
 		return err
 	}
+	return p.openRecords(ctx)
+}
+
+func (p *plane) openRecords(ctx context.Context) (err error) {
 	if p.cfg.Database.SQLite != "" {
 		if err := durable.MkdirAll(filepath.Dir(p.cfg.Database.SQLite), 0o700); err != nil {
 			return err
 		}
 		p.records, err = db.Open(ctx, p.cfg.Database.SQLite)
 	} else {
-		var dsn []byte
-		if dsn, err = os.ReadFile(p.cfg.Database.Postgres); err != nil {
+		var dsn string
+		if dsn, err = p.dsn(ctx); err != nil {
 			return err
 		}
-		p.records, err = db.OpenPostgres(ctx, db.Postgres{DSN: strings.TrimSpace(string(dsn))})
+		p.records, err = db.OpenPostgres(ctx, db.Postgres{DSN: dsn})
 	}
 	if err != nil {
 		return err
@@ -178,11 +182,7 @@ const witnessRole = "witness"
 
 // openLog waits for the witness, which has to cosign what a crash left unsigned.
 func (p *plane) openLog(ctx context.Context) error {
-	secret, err := os.ReadFile(p.cfg.Keys.Log)
-	if err != nil {
-		return err
-	}
-	signer, verifier, err := audit.NewLogSigner(strings.TrimSpace(string(secret)))
+	signer, verifier, err := p.logSigner(ctx)
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,8 @@ func (p *plane) openLog(ctx context.Context) error {
 		}
 	}
 	audit.RedirectTessera(p.env.Logger)
-	if p.log, err = audit.Open(ctx, audit.Config{Dir: p.cfg.LogDir, Signer: signer, Verifier: verifier, Witness: cosigner, Log: p.env.Logger}); err != nil {
+	if p.log, err = audit.Open(ctx, audit.Config{Dir: p.cfg.LogDir, Signer: signer, Verifier: verifier, Witness: cosigner, Log: p.env.Logger,
+		Shared: p.cfg.Database.SQLite == ""}); err != nil {
 		return err
 	}
 	p.closes = append(p.closes, p.log.Close)
@@ -221,49 +222,6 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// readKey reads a signing key of the control plane's own. Its content never appears in an error.
-func readKey(name, path string) (registry.Key, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return registry.Key{}, err
-	}
-	defer clear(data)
-	block, rest := pem.Decode(data)
-	if block == nil || len(rest) > 0 {
-		return registry.Key{}, fmt.Errorf("%s is not one block of PEM", path)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	key, ok := parsed.(ed25519.PrivateKey)
-	if err != nil || !ok {
-		return registry.Key{}, fmt.Errorf("%s is not an Ed25519 key", path)
-	}
-	return registry.NewKey(name, key)
-}
-
-// party is the one of a role in the first roster.
-func (p *plane) party(role operators.Role) (string, error) {
-	all := p.roster.WithRole(role)
-	if len(all) != 1 {
-		return "", fmt.Errorf("the roster has %d parties with role %s, want one", len(all), role)
-	}
-	return all[0].Name, nil
-}
-
-func (p *plane) signers() (labKey, nodeKey registry.Key, err error) {
-	name, err := p.party(operators.RoleLab)
-	if err != nil {
-		return labKey, nodeKey, err
-	}
-	if labKey, err = readKey(name, p.cfg.Keys.Lab); err != nil {
-		return labKey, nodeKey, err
-	}
-	if name, err = p.party(operators.RoleNode); err != nil {
-		return labKey, nodeKey, err
-	}
-	nodeKey, err = readKey(name, p.cfg.Keys.Node)
-	return labKey, nodeKey, err
 }
 
 func (p *plane) openLab(ctx context.Context) error {
@@ -315,11 +273,11 @@ func (p *plane) openLab(ctx context.Context) error {
 }
 
 func (p *plane) openServer(ctx context.Context) error {
-	keeper, err := lab.NewKeeper(ctx, p.lab, filepath.Join(p.cfg.State, "pending"))
-	if err != nil {
+	var err error
+	if p.keeper, err = lab.NewKeeper(ctx, p.lab); err != nil {
 		return err
 	}
-	book, err := registry.New(registry.Config{Store: keeper, Log: keeper.Announce, RootKey: p.cfg.root, Clock: p.env.Clock,
+	book, err := registry.New(registry.Config{Store: p.keeper, Log: p.keeper.Announce, RootKey: p.cfg.root, Clock: p.env.Clock,
 		Roster: func(ctx context.Context) (operators.Signed, error) { s, _, err := p.lab.Roster(ctx); return s, err },
 		Owners: func(ctx context.Context) (map[string]string, error) {
 			st, err := p.lab.Statements(ctx)
@@ -337,6 +295,47 @@ func (p *plane) openServer(ctx context.Context) error {
 		Extra:   func(r server.Registrar) { feed.Register(r, p.log, p.blobs) },
 		PerPeer: p.cfg.Limits.rate(), MaxBlob: p.cfg.Limits.MaxBlob, Drain: time.Duration(p.cfg.Drain), Metrics: p.env.Metrics, Stats: p.env.Stats, Clock: p.env.Clock, Logger: p.env.Logger})
 	return err
+}
+
+// How often labd looks after what another process on the same database may have left when it was lost.
+const (
+	settleEvery = 5 * time.Second // statements: custodians sign nothing while one is missing
+	tidyEvery   = time.Minute     // workers and inputs of jobs that the other has brought to their end
+)
+
+// looksAfter ends what a lost process left half done, and removes what this node keeps for jobs that ended elsewhere.
+func (p *plane) looksAfter(ctx context.Context) error {
+	settle, tidy := time.NewTicker(settleEvery), time.NewTicker(tidyEvery)
+	defer settle.Stop()
+	defer tidy.Stop()
+	for {
+		var err error
+		select {
+		case <-settle.C:
+			err = p.keeper.Settle(ctx)
+		case <-tidy.C:
+			err = errors.Join(p.worker.Tidy(ctx), p.lab.Tidy(ctx))
+		case <-ctx.Done():
+			return nil
+		}
+		if err != nil && ctx.Err() == nil {
+			p.env.Logger.WarnContext(ctx, "looking after what was left", "error", err)
+		}
+	}
+}
+
+// abandons ends, now and once a minute, jobs whose submission broke off for good.
+func (p *plane) abandons(ctx context.Context) error {
+	for {
+		if n, err := p.lab.Abandon(ctx); err != nil && ctx.Err() == nil {
+			p.env.Logger.ErrorContext(ctx, "ending abandoned jobs", "error", err)
+		} else if n > 0 {
+			p.env.Logger.InfoContext(ctx, "ended jobs whose submission broke off", "jobs", n)
+		}
+		if pause(ctx, time.Minute) != nil {
+			return nil
+		}
+	}
 }
 
 // sweeps removes, now and once a day, blobs that were uploaded a while ago and that no manifest names: what uploads leave

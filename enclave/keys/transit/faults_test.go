@@ -15,6 +15,7 @@ import (
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/keys/transit"
 	"yingzhou.dev/lab/enclave/vault"
+	"yingzhou.dev/lab/enclave/vault/signer"
 	"yingzhou.dev/lab/enclave/vault/vaulttest"
 )
 
@@ -175,19 +176,19 @@ func TestShortTokens(t *testing.T) {
 func TestNoAuditDevice(t *testing.T) {
 	servers(t, func(t *testing.T, s *vaulttest.Server) {
 		ring, secret, cfg := held(t, s, nil)
-		signer, err := transit.NewSigner(t.Context(), s.Client(cfg), "cust", "sign")
+		own, err := signer.Read(t.Context(), s.Client(cfg), "cust", "sign")
 		if err != nil {
 			t.Fatal(err)
 		}
 		works(t, ring, secret)
 		s.DisableAudit()
 		fails(t, ring, vault.ErrNoAudit)
-		if _, err := signer.Sign("kind", []byte("x")); !errors.Is(err, vault.ErrNoAudit) {
+		if _, err := own.Sign("kind", []byte("x")); !errors.Is(err, vault.ErrNoAudit) {
 			t.Errorf("signing gives %v", err)
 		}
 		s.EnableAudit()
 		works(t, ring, secret)
-		if _, err := signer.Sign("kind", []byte("x")); err != nil {
+		if _, err := own.Sign("kind", []byte("x")); err != nil {
 			t.Errorf("signing again: %v", err)
 		}
 	})

@@ -2,19 +2,19 @@ package transit_test
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
-
-	"golang.org/x/mod/sumdb/note"
+	"time"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
@@ -151,47 +151,6 @@ func TestLeastPrivilege(t *testing.T) {
 	})
 }
 
-func TestSigner(t *testing.T) {
-	servers(t, func(t *testing.T, s *vaulttest.Server) {
-		cfg := s.Custodian("cust")
-		c := s.Client(cfg)
-		signer, err := transit.NewSigner(t.Context(), c, "cust", "sign")
-		if err != nil {
-			t.Fatal(err)
-		}
-		signed, err := keys.SealWith(signer, "kind", map[string]int{"a": 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := signed.Verify("cust", signer.Verify()); err != nil {
-			t.Error(err)
-		}
-		vkey, err := note.NewEd25519VerifierKey("yingzhou.lab/test", signer.Verify())
-		if err != nil {
-			t.Fatal(err)
-		}
-		verifier, err := note.NewVerifier(vkey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := note.Sign(&note.Note{Text: "yingzhou.lab/test\n1\nAAAA\n"}, signer.Note(verifier))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := note.Open(text, note.VerifierList(verifier)); err != nil {
-			t.Errorf("a checkpoint signed in transit does not verify: %v", err)
-		}
-		if _, err := transit.NewSigner(t.Context(), c, "cust", "nothing"); !errors.Is(err, vault.ErrNotFound) {
-			t.Errorf("a signing key that is not there gives %v", err)
-		}
-		// An operator of the Vault rotates the key: the roster does not know the new one.
-		s.Root(http.MethodPost, cfg.Transit+"/keys/sign/rotate", nil, nil)
-		if sig, err := signer.Sign("kind", []byte("x")); err == nil {
-			t.Errorf("a rotated key signs: %v", ed25519.Verify(signer.Verify(), []byte("x"), sig.Sig))
-		}
-	})
-}
-
 func TestOtherSecrets(t *testing.T) {
 	servers(t, func(t *testing.T, s *vaulttest.Server) {
 		ring := transit.New(s.Client(s.Custodian("cust")))
@@ -293,6 +252,60 @@ func TestNoKeyIsLogged(t *testing.T) {
 					}
 				}
 			}
+		}
+	})
+}
+
+// An owner's secret that was forgotten stays gone, also for whoever kept what kv held; others stay.
+func TestSafe(t *testing.T) {
+	servers(t, func(t *testing.T, s *vaulttest.Server) {
+		cfg, ctx := s.Agency("water"), t.Context()
+		safe := transit.NewSafe(s.Client(cfg))
+		name := "dataset key " + strings.Repeat("x", 63) + " sha256:" + strings.Repeat("0", 64) // as long as they get
+		secret, other := []byte("a key of thirty-two bytes or less"), bytes.Repeat([]byte{7}, 1<<20)
+		if err := errors.Join(safe.Put(ctx, name, secret), safe.Put(ctx, name, secret), safe.Put(ctx, "other", other)); err != nil {
+			t.Fatal(err)
+		}
+		if err := safe.Put(ctx, name, []byte("another")); !errors.Is(err, keys.ErrExists) {
+			t.Errorf("another secret under the name gives %v", err)
+		}
+		for at, want := range map[string][]byte{name: secret, "other": other} {
+			if got, err := safe.Get(ctx, at); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%q comes back as %d bytes, %v", at, len(got), err)
+			}
+		}
+		sum := sha256.Sum256([]byte(name))
+		path := cfg.KV + "/data/own/" + hex.EncodeToString(sum[:16])
+		kv := func(path string) map[string]any {
+			var out struct{ Data struct{ Data map[string]any } }
+			s.Root(http.MethodGet, path, nil, &out)
+			return out.Data.Data
+		}
+		record, parts := kv(path), map[string]any{}
+		stem := path + "/" + record["stem"].(string) + "-0"
+		parts[stem] = kv(stem)
+		if err := errors.Join(safe.Forget(ctx, name), safe.Forget(ctx, name), safe.Forget(ctx, "never there")); err != nil {
+			t.Error(err)
+		}
+		gone := func(what string) {
+			t.Helper()
+			if got, err := safe.Get(ctx, name); !errors.Is(err, fs.ErrNotExist) || got != nil {
+				t.Errorf("%s the secret is %d bytes, %v", what, len(got), err)
+			}
+		}
+		gone("after it was forgotten")
+		parts[path] = record
+		for at, data := range parts {
+			s.Root(http.MethodPost, at, map[string]any{"data": data}, nil)
+		}
+		gone("with the old copy put back")
+		if got, err := safe.Get(ctx, "other"); err != nil || !bytes.Equal(got, other) {
+			t.Errorf("the other one is %d bytes, %v", len(got), err)
+		}
+		s.Seal()
+		cfg.Patience = time.Second
+		if _, err := transit.NewSafe(s.Client(cfg)).Get(ctx, name); !errors.Is(err, vault.ErrSealed) || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a sealed Vault gives %v", err)
 		}
 	})
 }

@@ -270,6 +270,10 @@ func (c *counter) Multiplied(additive bool, x, _, _ [2][]uint64) {
 func (c *counter) Summed(xs [][2][]uint64, y, _ [2][]uint64) {
 	c.numbers += int64(len(xs)) * int64(len(y[0]))
 }
+func (c *counter) Chosen(xs, _ [][2][]uint64, _, z [2][]uint64) {
+	c.bits += 64 * int64(len(xs)) * int64(len(z[0]))
+}
+
 func (c *counter) Verify() error { return nil }
 
 // How many products a batch verification would have to check, at a tenth of the million rows.

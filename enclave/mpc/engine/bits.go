@@ -56,19 +56,25 @@ func (p *party) or(x, y share) share {
 	return z
 }
 
-// ands writes products to z, one after the other: of passes on the factors of part [i, j) of z, frame by frame. One round.
-func (p *party) ands(z share, of func(i, j int, and func(x, y share))) {
+// reshareBits is reshare for bits: local writes part [i, j) of z.a unmasked.
+func (p *party) reshareBits(z share, local func(i, j int)) {
 	p.begin()
 	prev, next := p.stream(&p.prev, 0), p.stream(&p.next, 0)
+	p.reshare(z, func(i, j int) {
+		local(i, j)
+		prev.xor(z.a[i:j])
+		next.xor(z.a[i:j])
+	})
+}
+
+// ands writes products to z, one after the other: of passes on the factors of part [i, j) of z, frame by frame. One round.
+func (p *party) ands(z share, of func(i, j int, and func(x, y share))) {
 	at := 0
 	and := func(x, y share) {
-		to := z.a[at : at+len(x.a)]
-		bitslice.And(to, x.a, x.b, y.a, y.b)
-		prev.xor(to)
-		next.xor(to)
-		at += len(to)
+		bitslice.And(z.a[at:at+len(x.a)], x.a, x.b, y.a, y.b)
+		at += len(x.a)
 	}
-	p.reshare(z, func(i, j int) { of(i, j, and) })
+	p.reshareBits(z, func(i, j int) { of(i, j, and) })
 	if p.transcript != nil {
 		at := 0
 		of(0, z.len(), func(x, y share) {

@@ -1,14 +1,5 @@
 package engine
 
-// Comparisons work on bit planes. x < y is decided by the highest plane where they differ, and it is y's bit there. So
-// with same = ¬(x⊕y) and value = y in every plane, two adjacent intervals, high and low, make one:
-//
-//	value = same.high ? value.low : value.high = value.high ⊕ same.high ∧ (value.high ⊕ value.low)
-//	same  = same.high ∧ same.low
-//
-// which takes two ANDs for a plane and ⌈log₂ planes⌉ rounds; the lowest interval's same is never used and not made. The
-// carry of a sum u + v obeys the same recursion: it is u's bit where u and v agree, and the carry from below elsewhere.
-
 // operand writes planes of part of the rows of one operand: those of block k, w words each.
 type operand func(dst share, k, w int)
 
@@ -32,52 +23,6 @@ func (p *party) less(rows, count int, distinct bool, x, y operand) share {
 			value.plane(k, 0).clear()
 		}
 	})
-}
-
-// decide folds intervals of one plane to one interval of all, and packs its value. load fills block k, just before the
-// first round works on it.
-func (p *party) decide(same, value planes, load func(k int)) share {
-	loaded := 0
-	need := func(blocks int) {
-		for ; loaded < blocks; loaded++ {
-			load(loaded)
-		}
-	}
-	if same.count == 1 {
-		need(same.blocks())
-	}
-	either := newShare(blockRows / 64)
-	for same.count > 1 {
-		pairs, odd := same.count/2, same.count%2 // the highest of an odd number stays as it is
-		z := p.planes(same.rows, 2*pairs-1)
-		p.andBlocks(z, func(k, b int) (share, share) {
-			need(k + 1)
-			if b < pairs {
-				hi := value.plane(k, 2*b+1)
-				e := either.slice(0, hi.len())
-				xorTo(e, hi, value.plane(k, 2*b))
-				return same.plane(k, 2*b+1), e
-			}
-			b -= pairs - 1 // the second product, of all pairs but the lowest
-			return same.plane(k, 2*b+1), same.plane(k, 2*b)
-		})
-		for k := range same.blocks() {
-			for b := range pairs {
-				xorTo(value.plane(k, b), value.plane(k, 2*b+1), z.plane(k, b))
-			}
-			copyShare(same.run(k, 1, pairs), z.run(k, pairs, 2*pairs-1))
-			if odd == 1 {
-				copyShare(value.plane(k, pairs), value.plane(k, same.count-1))
-				copyShare(same.plane(k, pairs), same.plane(k, same.count-1))
-			}
-		}
-		p.drop(z)
-		same.count, value.count = pairs+odd, pairs+odd
-	}
-	out := value.packed()
-	p.drop(same)
-	p.drop(value)
-	return out
 }
 
 // all packs the AND of all planes, and drops them. ⌈log₂ planes⌉ rounds.

@@ -1,6 +1,10 @@
 package engine
 
-import "slices"
+import (
+	"slices"
+
+	"yingzhou.dev/lab/enclave/mpc/internal/ring"
+)
 
 // Numbers, shared additively mod 2^64. Sums and products with public constants need no message. A product is
 // x·y = Σ over nodes of (x.a·y.a + x.a·y.b + x.b·y.a), to which the nodes add a sharing of zero that they draw from their
@@ -94,18 +98,10 @@ func (p *party) mulTo(z, x, y share) {
 			r0, r1 := p.r0[:e-i], p.r1[:e-i]
 			prev.fill(r0)
 			next.fill(r1)
-			mulKernel(z.a[i:e], x.a[i:e], x.b[i:e], y.a[i:e], y.b[i:e], r0, r1)
+			ring.Product(z.a[i:e], x.a[i:e], x.b[i:e], y.a[i:e], y.b[i:e], r0, r1)
 		}
 	})
 	p.record(true, x, y, z)
-}
-
-func mulKernel(z, xa, xb, ya, yb, r0, r1 []uint64) {
-	n := len(z)
-	xa, xb, ya, yb, r0, r1 = xa[:n], xb[:n], ya[:n], yb[:n], r0[:n], r1[:n]
-	for i := range z {
-		z[i] = xa[i]*(ya[i]+yb[i]) + xb[i]*ya[i] + r0[i] - r1[i]
-	}
 }
 
 func kept(x share) share { return share{slices.Clone(x.a), slices.Clone(x.b)} }
@@ -123,43 +119,30 @@ func (p *party) zeros(z []uint64) {
 	}
 }
 
-// inner is Σ over rows of xs[k]·y for each k: the products are local and only the sums are sent. One round. The part of y
-// that a chunk needs stays in the cache while all xs go by.
+// streamed is how many words of a column a sum of products reads at a time: so many that memory keeps up, as it is read
+// ahead of use, and so few that the factor that all columns have in common stays in the second-level cache.
+const streamed = 1 << 15
+
+// inner is Σ over rows of xs[k]·y for each k: the products are local and only the sums are sent. One round.
 func (p *party) inner(xs []share, y share) share {
 	p.begin()
 	out := newShare(len(xs))
 	n := y.len()
-	both := make([]uint64, chunk)
-	for i := 0; i < n; i += chunk {
-		j := min(i+chunk, n)
+	both := make([]uint64, min(n, streamed))
+	for i := 0; i < n; i += streamed {
+		j := min(i+streamed, n)
 		ya, yb, s := y.a[i:j], y.b[i:j], both[:j-i]
 		for k := range s {
 			s[k] = ya[k] + yb[k]
 		}
 		for k, x := range xs {
-			out.a[k] += dot(x.a[i:j], s) + dot(x.b[i:j], ya)
+			out.a[k] += ring.Dot(x.a[i:j], s) + ring.Dot(x.b[i:j], ya)
 		}
 	}
 	p.zeros(out.a)
 	p.reshare(out, func(int, int) {})
 	p.recordSums(xs, y, out)
 	return out
-}
-
-func dot(x, y []uint64) uint64 {
-	y = y[:len(x)]
-	var s0, s1, s2, s3 uint64
-	i := 0
-	for ; i+4 <= len(x); i += 4 {
-		s0 += x[i] * y[i]
-		s1 += x[i+1] * y[i+1]
-		s2 += x[i+2] * y[i+2]
-		s3 += x[i+3] * y[i+3]
-	}
-	for ; i < len(x); i++ {
-		s0 += x[i] * y[i]
-	}
-	return s0 + s1 + s2 + s3
 }
 
 // total is Σ over rows of each x: no message.

@@ -79,14 +79,12 @@ func newParty(id int, next, prev Peer) (*party, error) {
 		if err != nil {
 			return nil, err
 		}
-		check := make([]uint64, frame)
-		for i, raw := 0, derive(d.peer.Secret(), "digests", 16); i < 1; i++ {
-			b, err := aes.NewCipher(raw)
-			if err != nil {
-				return nil, err
-			}
-			(&stream{cipher.NewCTR(b, make([]byte, aes.BlockSize))}).fill(check)
+		digests, err := aes.NewCipher(derive(d.peer.Secret(), "digests", 16))
+		if err != nil {
+			return nil, err
 		}
+		check := make([]uint64, digested)
+		(&stream{cipher.NewCTR(digests, make([]byte, aes.BlockSize))}).fill(check)
 		*d.dir = direction{peer: d.peer, number: d.number, key: block, check: check, sent: newDigest(), received: newDigest()}
 	}
 	return p, nil
@@ -144,7 +142,7 @@ const (
 	// chunk is how many words a kernel works on at once: with what it reads and writes, they stay in the cache.
 	chunk = 4096
 	// frame is how many words are sent at once.
-	frame = 8192
+	frame = 16384
 	// ahead is how many frames a node sends before it waits for the peer's: what is on its way hides the peer's delay, and
 	// stays below what a connection buffers.
 	ahead = 8

@@ -133,6 +133,13 @@ type recorder struct {
 	x, y, z  [][2][]uint64
 	additive []bool
 	sums     int
+	choices  []choice
+}
+
+// choice is Σ x∧y, word by word.
+type choice struct {
+	x, y [][2][]uint64
+	sum  [2][]uint64
 }
 
 func (r *recorder) Multiplied(additive bool, x, y, z [2][]uint64) {
@@ -142,6 +149,19 @@ func (r *recorder) Multiplied(additive bool, x, y, z [2][]uint64) {
 }
 
 func (r *recorder) Summed(xs [][2][]uint64, _, _ [2][]uint64) { r.sums += len(xs) }
+
+// Chosen keeps u ⊕ z as the result of a product of many factors side by side.
+func (r *recorder) Chosen(xs, ys [][2][]uint64, u, z [2][]uint64) {
+	keep := func(v [2][]uint64) [2][]uint64 { return [2][]uint64{slices.Clone(v[0]), slices.Clone(v[1])} }
+	c := choice{sum: keep(z)}
+	for i := range u {
+		xorWords(c.sum[i], c.sum[i], u[i])
+	}
+	for k := range xs {
+		c.x, c.y = append(c.x, keep(xs[k])), append(c.y, keep(ys[k]))
+	}
+	r.choices = append(r.choices, c)
+}
 
 func (r *recorder) Verify() error { return nil }
 
@@ -160,18 +180,34 @@ func TestTranscriptHasEveryProduct(t *testing.T) {
 	if rs[0].sums == 0 {
 		t.Error("no sums of products")
 	}
-	for k, additive := range rs[0].additive {
-		open := func(of func(r *recorder) [2][]uint64) []uint64 {
-			var s [3]share
-			for i := range rs {
-				v := of(&rs[i])
-				s[i] = share{v[0], v[1]}
-			}
-			return reveal(t, s, additive)
+	open := func(additive bool, of func(r *recorder) [2][]uint64) []uint64 {
+		var s [3]share
+		for i := range rs {
+			v := of(&rs[i])
+			s[i] = share{v[0], v[1]}
 		}
-		x := open(func(r *recorder) [2][]uint64 { return r.x[k] })
-		y := open(func(r *recorder) [2][]uint64 { return r.y[k] })
-		z := open(func(r *recorder) [2][]uint64 { return r.z[k] })
+		return reveal(t, s, additive)
+	}
+	if len(rs[0].choices) < 20 {
+		t.Fatalf("%d choices", len(rs[0].choices))
+	}
+	for k, c := range rs[0].choices {
+		sum := open(false, func(r *recorder) [2][]uint64 { return r.choices[k].sum })
+		for f := range c.x {
+			x := open(false, func(r *recorder) [2][]uint64 { return r.choices[k].x[f] })
+			y := open(false, func(r *recorder) [2][]uint64 { return r.choices[k].y[f] })
+			for i := range sum {
+				sum[i] ^= x[i] & y[i]
+			}
+		}
+		if slices.ContainsFunc(sum, func(w uint64) bool { return w != 0 }) {
+			t.Fatalf("choice %d of %d products: the rest is %x", k, len(c.x), sum)
+		}
+	}
+	for k, additive := range rs[0].additive {
+		x := open(additive, func(r *recorder) [2][]uint64 { return r.x[k] })
+		y := open(additive, func(r *recorder) [2][]uint64 { return r.y[k] })
+		z := open(additive, func(r *recorder) [2][]uint64 { return r.z[k] })
 		for i := range z {
 			if want := x[i] * y[i]; additive && z[i] != want || !additive && z[i] != x[i]&y[i] {
 				t.Fatalf("product %d (additive %v), row %d: %x·%x is %x", k, additive, i, x[i], y[i], z[i])
@@ -195,5 +231,6 @@ func TestFailedVerificationStopsTheJob(t *testing.T) {
 type refuses struct{}
 
 func (refuses) Multiplied(bool, [2][]uint64, [2][]uint64, [2][]uint64) {}
+func (refuses) Chosen(_, _ [][2][]uint64, _, _ [2][]uint64)            {}
 func (refuses) Summed([][2][]uint64, [2][]uint64, [2][]uint64)         {}
 func (refuses) Verify() error                                          { return errors.New("product 7 is wrong") }

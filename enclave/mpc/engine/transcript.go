@@ -20,6 +20,8 @@ type Transcript interface {
 	Multiplied(additive bool, x, y, z [2][]uint64)
 	// Summed records z[k] = Σ xs[k]·y.
 	Summed(xs [][2][]uint64, y, z [2][]uint64)
+	// Chosen records z = u ⊕ Σ xs[k]∧ys[k], word by word.
+	Chosen(xs, ys [][2][]uint64, u, z [2][]uint64)
 	// Verify fails if a product so far is wrong. The engine calls it before each opening.
 	Verify() error
 }
@@ -36,9 +38,17 @@ func (p *party) recordSums(xs []share, y, z share) {
 	if p.transcript == nil {
 		return
 	}
+	p.transcript.Summed(allOf(xs), y.both(), z.both())
+}
+
+func (p *party) recordChoice(s summed, z share) {
+	p.transcript.Chosen(allOf(s.x), allOf(s.y), s.u.both(), z.both())
+}
+
+func allOf(xs []share) [][2][]uint64 {
 	all := make([][2][]uint64, len(xs))
 	for i, x := range xs {
 		all[i] = x.both()
 	}
-	p.transcript.Summed(all, y.both(), z.both())
+	return all
 }

@@ -3,6 +3,9 @@
 // not the one whose turn it is. Memory is bounded in both directions: whoever sends faster than the peer reads waits, and
 // a peer that moves nothing for longer than Config.Stall ends the job.
 //
+// What the kernel takes at once is written by whoever sends; a goroutine writes the rest. A node has other things to do with
+// its processors than to wake another goroutine for every frame.
+//
 // Keys are pinned, not certified: a job names the digest of each node's public key. The key exchange is X25519 with
 // ML-KEM-768, and the secret that a pair's pseudo-random streams are derived from is exported from it (RFC 8446, section
 // 7.5), so it is fresh for every job and neither node can choose it.
@@ -33,10 +36,10 @@ import (
 //	number on this connection        uint32, from 0
 const (
 	headerSize = 16
-	maxPayload = 64 << 10
-	// window is how many frames may wait to be written: with what the kernel holds, all that a slow peer can make a node
+	maxPayload = 128 << 10
+	// window is how many bytes may wait to be written: with what the kernel holds, all that a slow peer can make a node
 	// keep. It must exceed what the protocols send ahead of what they receive.
-	window = 32
+	window = 4 << 20
 )
 
 const (
@@ -53,28 +56,20 @@ type Conn struct {
 	tls    *tls.Conn
 	stall  time.Duration
 
-	slots chan struct{} // one for each frame that may wait to be written
-	queue chan []byte   // frames on their way to the writer
-	mu    sync.Mutex
-	spare [][]byte // frames that were written; the last one first, as it is still in the cache
-
 	broken   chan struct{}
 	written  chan struct{} // closed when the writer has ended
 	breaking sync.Once
 	closing  sync.Once
 	writeErr error // set before broken is closed
 
-	sent     uint32 // frames, owned by the sender
+	sending sync.Mutex // an Abort may come from elsewhere
+	sent    uint32     // frames
+
 	received uint32 // frames, owned by the receiver
 }
 
 func newConn(peer int, raw *coalescing, t *tls.Conn, stall time.Duration) *Conn {
-	c := &Conn{peer: peer, raw: raw, tls: t, stall: stall, slots: make(chan struct{}, window), queue: make(chan []byte, window),
-		broken: make(chan struct{}), written: make(chan struct{})}
-	for range window {
-		c.slots <- struct{}{}
-	}
-	return c
+	return &Conn{peer: peer, raw: raw, tls: t, stall: stall, broken: make(chan struct{}), written: make(chan struct{})}
 }
 
 // Peer is the number of the node at the other end.
@@ -83,12 +78,15 @@ func (c *Conn) Peer() int { return c.peer }
 // Secret is 32 bytes that only the two nodes have, fresh for the connection.
 func (c *Conn) Secret() []byte { return c.secret }
 
-// Send hands the words over for writing, in as many frames as they need. It returns when they are copied, which takes as
-// long as the peer leaves no room.
+// Send hands the words over for writing, in as many frames as they need. It returns when they are encrypted, which takes
+// as long as the peer leaves no room.
 func (c *Conn) Send(step uint32, words []uint64) error {
 	for len(words) > 0 {
 		n := min(len(words), maxPayload/8)
-		if err := c.enqueue(kindData, step, words[:n]); err != nil {
+		if err := c.room(); err != nil {
+			return err
+		}
+		if err := c.frame(kindData, step, words[:n]); err != nil {
 			return err
 		}
 		words = words[n:]
@@ -96,49 +94,47 @@ func (c *Conn) Send(step uint32, words []uint64) error {
 	return nil
 }
 
-func (c *Conn) enqueue(kind, step uint32, words []uint64) error {
-	select {
-	case <-c.slots:
-	default:
-		timer := time.NewTimer(c.stall)
-		defer timer.Stop()
+// room waits until there is room for a frame.
+func (c *Conn) room() error {
+	for {
 		select {
-		case <-c.slots:
 		case <-c.broken:
 			return c.writeErr
+		default:
+		}
+		if c.raw.held() <= window-buffer {
+			return nil
+		}
+		timer := time.NewTimer(c.stall)
+		select {
+		case <-c.raw.taken:
+		case <-c.broken:
 		case <-timer.C:
 			return fmt.Errorf("sending: %w", mpc.ErrStalled)
 		}
+		timer.Stop()
 	}
-	frame := c.take()[:headerSize+8*len(words)]
-	header(frame, 8*len(words), kind, step, c.sent)
+}
+
+// frame encrypts a frame and writes it, as far as it goes at once.
+func (c *Conn) frame(kind, step uint32, words []uint64) error {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	var h [headerSize]byte
+	header(h[:], 8*len(words), kind, step, c.sent)
 	c.sent++
-	copy(frame[headerSize:], view(words))
-	select {
-	case c.queue <- frame: // never blocks: there are no more frames than places
-		return nil
-	case <-c.broken:
+	_, err := c.tls.Write(h[:])
+	if err == nil {
+		_, err = c.tls.Write(view(words))
+	}
+	if err == nil {
+		err = c.raw.push(time.Now().Add(c.stall))
+	}
+	if err != nil {
+		c.fail(fmt.Errorf("sending: %w", network(err)))
 		return c.writeErr
 	}
-}
-
-// take returns memory for a frame, and give takes it back with its slot.
-func (c *Conn) take() []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if n := len(c.spare); n > 0 {
-		frame := c.spare[n-1]
-		c.spare = c.spare[:n-1]
-		return frame
-	}
-	return make([]byte, headerSize+maxPayload)
-}
-
-func (c *Conn) give(frame []byte) {
-	c.mu.Lock()
-	c.spare = append(c.spare, frame[:cap(frame)])
-	c.mu.Unlock()
-	c.slots <- struct{}{} // never blocks: it was taken
+	return nil
 }
 
 func header(frame []byte, length int, kind, step, number uint32) {
@@ -148,29 +144,15 @@ func header(frame []byte, length int, kind, step, number uint32) {
 	binary.LittleEndian.PutUint32(frame[12:], number)
 }
 
-// write is the writer: it ends when the queue is closed or a write fails.
+// write is the writer of what the kernel did not take at once. It ends when a write fails, or with Close.
 func (c *Conn) write() {
 	defer close(c.written)
-	for frame := range c.queue {
-		err := c.writeFrame(frame)
-		if err == nil && len(c.queue) == 0 {
-			err = c.raw.flush()
-		}
-		if err != nil {
+	for range c.raw.left {
+		if err := c.raw.drain(c.stall); err != nil {
 			c.fail(fmt.Errorf("sending: %w", network(err)))
 			return
 		}
-		c.give(frame)
 	}
-	c.raw.flush() // what was queued before Close
-}
-
-func (c *Conn) writeFrame(frame []byte) error {
-	if err := c.raw.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
-		return err
-	}
-	_, err := c.tls.Write(frame)
-	return err
 }
 
 func (c *Conn) fail(err error) {
@@ -255,15 +237,10 @@ func parseHeader(h [headerSize]byte) (length int, kind, step, number uint32, err
 func (c *Conn) Abort(blames int) {
 	select {
 	case <-c.broken:
-	case <-c.slots:
-		frame := c.take()[:headerSize+8]
-		header(frame, 8, kindAbort, 0, c.sent)
-		binary.LittleEndian.PutUint64(frame[headerSize:], uint64(blames))
-		select {
-		case c.queue <- frame:
-		case <-c.broken:
+	default:
+		if c.raw.held() <= window-buffer {
+			c.frame(kindAbort, 0, []uint64{uint64(blames)}) // the connection ends anyway
 		}
-	default: // it has stopped reading
 	}
 	c.Close()
 }
@@ -287,7 +264,7 @@ func (c *Conn) Close() {
 	c.closing.Do(func() {
 		c.fail(fmt.Errorf("sending: %w", net.ErrClosed))
 		c.raw.linger(time.Now().Add(lingers))
-		close(c.queue)
+		c.raw.finish()
 		<-c.written
 		c.raw.Close()
 	})
@@ -311,23 +288,33 @@ func isRecord(err error) bool {
 	return errors.As(err, &r)
 }
 
-// coalescing is a connection whose writes wait in a buffer until flush, because TLS writes every record by itself.
+// coalescing is a connection under TLS, which writes every record by itself. Records wait in memory until push hands them to
+// the kernel, which mostly takes them at once; what it does not take is left to the writer, a goroutine of its own, and so
+// is all that comes until it is done.
 type coalescing struct {
 	net.Conn
-	r *bufio.Reader
+	r      *bufio.Reader
+	direct func(p []byte) (int, error) // writes as much as goes at once; nil if the connection cannot
 
 	deadline atomic.Int64 // of the last writes in Unix nanoseconds, once set
 
-	mu      sync.Mutex
-	w       *bufio.Writer
-	buffers bool // after the handshake
+	left  chan struct{} // wakes the writer; there is room for one
+	taken chan struct{} // the writer has written
+
+	mu       sync.Mutex
+	w        []byte // records that wait
+	spare    []byte // memory for the next
+	writing  int    // bytes that the writer is at
+	busy     bool   // the writer is at work, or about to
+	buffers  bool   // after the handshake
+	finished bool
 }
 
 // buffer holds a frame and what TLS adds to it.
 const buffer = maxPayload + 1<<10
 
 func coalesce(c net.Conn) *coalescing {
-	return &coalescing{Conn: c, r: bufio.NewReaderSize(c, buffer), w: bufio.NewWriterSize(c, buffer)}
+	return &coalescing{Conn: c, r: bufio.NewReaderSize(c, buffer), direct: direct(c), left: make(chan struct{}, 1), taken: make(chan struct{}, 1)}
 }
 
 func (c *coalescing) Read(p []byte) (int, error) { return c.r.Read(p) }
@@ -335,17 +322,91 @@ func (c *coalescing) Read(p []byte) (int, error) { return c.r.Read(p) }
 func (c *coalescing) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n, err := c.w.Write(p)
-	if err == nil && !c.buffers {
-		err = c.w.Flush()
+	if c.finished {
+		return 0, net.ErrClosed
 	}
-	return n, err
+	if !c.buffers {
+		return c.Conn.Write(p)
+	}
+	if c.w == nil {
+		c.w = make([]byte, 0, buffer)
+	}
+	c.w = append(c.w, p...)
+	return len(p), nil
 }
 
-func (c *coalescing) flush() error {
+// held is how many bytes wait.
+func (c *coalescing) held() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.w.Flush()
+	return len(c.w) + c.writing
+}
+
+// push writes what waits as far as it goes at once, and leaves the rest to the writer.
+func (c *coalescing) push(deadline time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy || c.finished {
+		return nil
+	}
+	if c.direct != nil {
+		if err := c.SetWriteDeadline(deadline); err != nil {
+			return err
+		}
+		n, err := c.direct(c.w)
+		if err != nil {
+			return err
+		}
+		c.w = c.w[:copy(c.w, c.w[n:])]
+	}
+	c.wake()
+	return nil
+}
+
+// wake starts the writer if there is anything to write and it is not at work. The caller holds mu.
+func (c *coalescing) wake() {
+	if len(c.w) > 0 && !c.busy {
+		c.busy = true
+		c.left <- struct{}{} // never blocks: it was taken before busy went
+	}
+}
+
+// drain writes all that waits.
+func (c *coalescing) drain(stall time.Duration) error {
+	for {
+		c.mu.Lock()
+		if len(c.w) == 0 {
+			c.busy = false
+			c.mu.Unlock()
+			return nil
+		}
+		out := c.w
+		c.w, c.spare, c.writing = c.spare[:0], nil, len(out)
+		c.mu.Unlock()
+		err := c.SetWriteDeadline(time.Now().Add(stall))
+		if err == nil {
+			_, err = c.Conn.Write(out)
+		}
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.spare, c.writing = out, 0
+		c.mu.Unlock()
+		select {
+		case c.taken <- struct{}{}:
+		default: // one notice is enough
+		}
+	}
+}
+
+// finish lets the writer end when all is written. Nothing can be written any more.
+func (c *coalescing) finish() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wake()
+	c.finished = true
+	close(c.left)
 }
 
 func (c *coalescing) buffered() {

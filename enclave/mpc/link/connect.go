@@ -247,7 +247,7 @@ func (cfg *Config) hello(c *Conn) error {
 	for i := range 4 {
 		words[i+1] = binary.LittleEndian.Uint64(cfg.Job[8*i:])
 	}
-	if err := c.enqueue(kindHello, 0, words); err != nil {
+	if err := c.frame(kindHello, 0, words); err != nil {
 		return err
 	}
 	length, kind, _, err := c.header()

@@ -1,11 +1,13 @@
 package link
 
+import "time"
+
 // WriteRaw sends bytes as they are to the peer, past the framing.
 func (c *Conn) WriteRaw(b []byte) error {
 	if _, err := c.tls.Write(b); err != nil {
 		return err
 	}
-	return c.raw.flush()
+	return c.raw.push(time.Now().Add(c.stall))
 }
 
 // Frame is a frame's bytes, for tests that send it out of turn.
@@ -22,7 +24,7 @@ const (
 	KindData   = kindData
 	KindHello  = kindHello
 	MaxPayload = maxPayload
-	Window     = window
+	Window     = window / maxPayload
 )
 
 // ParseHeader is parseHeader.

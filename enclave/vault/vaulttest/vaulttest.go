@@ -274,24 +274,36 @@ func (s *Server) Call(token, method, path string, in any) (status int, answer []
 	return resp.StatusCode, answer
 }
 
-// Custodian sets a custodian up with deploy/vault/custodian.sh, on mounts of its own, and returns its configuration.
-// env adds variables for the script, as NAME=value.
-func (s *Server) Custodian(name string, env ...string) vault.Config { return s.setUp(name, env...) }
+// Custodian sets a custodian up with deploy/vault/setup.sh, on mounts of its own, and returns its configuration. env adds
+// variables for the script, as NAME=value.
+func (s *Server) Custodian(name string, env ...string) vault.Config {
+	s.t.Helper()
+	return s.setUp("custodian", name, env...)
+}
 
-// ControlPlane does the same for the control plane, whose keys are those of its blob store.
-func (s *Server) ControlPlane() vault.Config { return s.setUp("plane", "POLICY=lab") }
+// ControlPlane does the same for the control plane: its signing keys and the data keys of its blob store.
+func (s *Server) ControlPlane(env ...string) vault.Config {
+	s.t.Helper()
+	return s.setUp("lab", "plane", env...)
+}
 
-func (s *Server) setUp(name string, env ...string) vault.Config {
+// Agency does the same for an agency.
+func (s *Server) Agency(name string) vault.Config {
+	s.t.Helper()
+	return s.setUp("agency", name)
+}
+
+func (s *Server) setUp(kind, name string, env ...string) vault.Config {
 	s.t.Helper()
 	out := filepath.Join(s.dir, name)
 	cfg := vault.Config{Address: s.Address, Transit: "transit-" + name, KV: "kv-" + name,
 		RoleIDFile: filepath.Join(out, "role-id"), SecretIDFile: filepath.Join(out, "secret-id"),
 		Timeout: 5 * time.Second, Patience: 10 * time.Second}
-	cmd := exec.CommandContext(s.t.Context(), script(), name, out)
+	cmd := exec.CommandContext(s.t.Context(), script(), kind, name, out)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "VAULT_ADDR=" + s.Address, "VAULT_TOKEN=" + s.root,
 		"TRANSIT=" + cfg.Transit, "KV=" + cfg.KV, "AUDIT_FILE=" + s.Audit}, env...)
 	if said, err := cmd.CombinedOutput(); err != nil {
-		s.t.Fatalf("vault for tests: custodian.sh: %v: %s", err, said)
+		s.t.Fatalf("vault for tests: setup.sh: %v: %s", err, said)
 	}
 	return cfg
 }
@@ -319,8 +331,8 @@ func (s *Server) Token(cfg vault.Config) string {
 	return out.Auth.Token
 }
 
-// script finds deploy/vault/custodian.sh of this source tree.
+// script finds deploy/vault/setup.sh of this source tree.
 func script() string {
 	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "..", "..", "..", "deploy", "vault", "custodian.sh")
+	return filepath.Join(filepath.Dir(file), "..", "..", "..", "deploy", "vault", "setup.sh")
 }

@@ -26,6 +26,7 @@ func Run(t *testing.T, open Open) {
 		test func(t *testing.T, open Open)
 	}{
 		{"statements", statements},
+		{"pending", pending},
 		{"artefacts", artefacts},
 		{"datasets", datasets},
 		{"jobs", jobs},
@@ -101,6 +102,25 @@ func statements(t *testing.T, open Open) {
 	wants(t, "a statement of no kind", err, sandbox.ErrInvalid)
 	_, err = s.AppendStatement(ctx, Signed("license", `{}`), noon)
 	wants(t, "a statement without signatures", err, sandbox.ErrInvalid)
+}
+
+func pending(t *testing.T, open Open) {
+	s, reopen := open(t)
+	ctx := t.Context()
+	a, b := Signed("license", `{"a":1}`, "wang"), Signed("scenario", `{"b":1}`, "li")
+	must(t, s.KeepPending(ctx, a, noon))
+	must(t, s.KeepPending(ctx, b, noon.Add(time.Second)))
+	must(t, s.KeepPending(ctx, Signed("license", `{"a":1}`, "li"), noon)) // the first is replaced, not merged: it is on its way still
+	a = Signed("license", `{"a":1}`, "li")
+	same(t, "pending", []sandbox.Statement{{Signed: a, Recorded: noon}, {Signed: b, Recorded: noon.Add(time.Second)}})(reopen().Pending(ctx))
+	same[[]sandbox.Statement](t, "statements", nil)(s.Statements(ctx, 0))
+	wants(t, "keeping nothing", s.KeepPending(ctx, enclave.Signed{}, noon), sandbox.ErrInvalid)
+	_, err := s.AppendStatement(ctx, a, noon)
+	must(t, err)
+	same(t, "pending after one is stored", []sandbox.Statement{{Signed: b, Recorded: noon.Add(time.Second)}})(reopen().Pending(ctx))
+	must(t, s.DropPending(ctx, b.Kind, b.Digest()))
+	must(t, s.DropPending(ctx, b.Kind, b.Digest()))
+	same[[]sandbox.Statement](t, "pending after the other is dropped", nil)(reopen().Pending(ctx))
 }
 
 func artefacts(t *testing.T, open Open) {

@@ -1,7 +1,7 @@
 // Package bitslice turns words into bit planes and back: plane b holds bit b of every word, 64 words to a machine word,
 // word i in bit i. Comparisons on bit-packed shares work on planes, so every share passes through here twice.
 //
-// One transposition of 64×64 bits, and the kernel of an AND, are routines in assembly on amd64 with AVX2 and plain Go
+// One transposition of 64×64 bits, and the kernels of products, are routines in assembly on amd64 with AVX2 and plain Go
 // elsewhere; tests hold the one to the other.
 package bitslice
 
@@ -37,6 +37,22 @@ func Words(words, src []uint64, stride, count int) {
 func And(z, xa, xb, ya, yb []uint64) {
 	n := len(z)
 	and(z, xa[:n], xb[:n], ya[:n], yb[:n])
+}
+
+// Choose writes p ⊕ And(x, u⊕v): a node's part of a bit that is v instead of u where x is 1, if its part of u is p. All have
+// the length of z, which may be p.
+func Choose(z, p, xa, xb, ua, ub, va, vb []uint64) {
+	n := len(z)
+	choose(z, p[:n], xa[:n], xb[:n], ua[:n], ub[:n], va[:n], vb[:n])
+}
+
+func chooseGo(z, p, xa, xb, ua, ub, va, vb []uint64) {
+	n := len(z)
+	p, xa, xb, ua, ub, va, vb = p[:n], xa[:n], xb[:n], ua[:n], ub[:n], va[:n], vb[:n]
+	for i := range z {
+		e := ua[i] ^ va[i]
+		z[i] = p[i] ^ xa[i]&(e^ub[i]^vb[i]) ^ xb[i]&e
+	}
 }
 
 func andGo(z, xa, xb, ya, yb []uint64) {

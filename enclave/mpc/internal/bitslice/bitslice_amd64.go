@@ -12,6 +12,20 @@ func planesAVX2(dst *uint64, stride int, words *uint64, groups int)
 //go:noescape
 func andAVX2(z, xa, xb, ya, yb *uint64, blocks int)
 
+// chooseAVX2 is Choose for blocks·4 words.
+//
+//go:noescape
+func chooseAVX2(z, p, xa, xb, ua, ub, va, vb *uint64, blocks int)
+
+func choose(z, p, xa, xb, ua, ub, va, vb []uint64) {
+	n := 0
+	if cpu.X86.HasAVX2 && len(z) >= 4 {
+		n = len(z) / 4 * 4
+		chooseAVX2(&z[0], &p[0], &xa[0], &xb[0], &ua[0], &ub[0], &va[0], &vb[0], n/4)
+	}
+	chooseGo(z[n:], p[n:], xa[n:], xb[n:], ua[n:], ub[n:], va[n:], vb[n:])
+}
+
 func and(z, xa, xb, ya, yb []uint64) {
 	n := 0
 	if cpu.X86.HasAVX2 && len(z) >= 4 {

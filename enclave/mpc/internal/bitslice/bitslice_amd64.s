@@ -104,3 +104,33 @@ four:
 	JNZ     four
 	VZEROUPPER
 	RET
+
+// func chooseAVX2(z, p, xa, xb, ua, ub, va, vb *uint64, blocks int)
+TEXT ·chooseAVX2(SB), NOSPLIT, $0-72
+	MOVQ z+0(FP), DI
+	MOVQ p+8(FP), BX
+	MOVQ xa+16(FP), SI
+	MOVQ xb+24(FP), DX
+	MOVQ ua+32(FP), R8
+	MOVQ ub+40(FP), R9
+	MOVQ va+48(FP), R10
+	MOVQ vb+56(FP), R11
+	MOVQ blocks+64(FP), CX
+	XORQ AX, AX
+
+words:
+	VMOVDQU (R8)(AX*1), Y0
+	VMOVDQU (R9)(AX*1), Y1
+	VPXOR   (R10)(AX*1), Y0, Y0
+	VPXOR   (R11)(AX*1), Y1, Y1
+	VPXOR   Y0, Y1, Y1
+	VPAND   (SI)(AX*1), Y1, Y1
+	VPAND   (DX)(AX*1), Y0, Y0
+	VPXOR   (BX)(AX*1), Y1, Y1
+	VPXOR   Y0, Y1, Y1
+	VMOVDQU Y1, (DI)(AX*1)
+	ADDQ    $32, AX
+	DECQ    CX
+	JNZ     words
+	VZEROUPPER
+	RET

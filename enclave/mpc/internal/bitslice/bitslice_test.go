@@ -81,6 +81,31 @@ func TestAnd(t *testing.T) {
 	})
 }
 
+func TestChoose(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(0, 70).Draw(t, "words")
+		var v [7][]uint64
+		for i := range v {
+			v[i] = rapid.SliceOfN(rapid.Uint64(), n, n).Draw(t, fmt.Sprint("vector", i))
+		}
+		z, twin, want := make([]uint64, n), make([]uint64, n), make([]uint64, n)
+		Choose(z, v[0], v[1], v[2], v[3], v[4], v[5], v[6])
+		chooseGo(twin, v[0], v[1], v[2], v[3], v[4], v[5], v[6])
+		for i := range want {
+			v[3][i], v[4][i] = v[3][i]^v[5][i], v[4][i]^v[6][i]
+		}
+		And(want, v[1], v[2], v[3], v[4])
+		for i := range want {
+			want[i] ^= v[0][i]
+			v[3][i], v[4][i] = v[3][i]^v[5][i], v[4][i]^v[6][i]
+		}
+		Choose(v[0], v[0], v[1], v[2], v[3], v[4], v[5], v[6])
+		if !slices.Equal(z, want) || !slices.Equal(twin, want) || !slices.Equal(v[0], want) {
+			t.Fatalf("is %x, its twin %x, in place %x, want %x", z, twin, v[0], want)
+		}
+	})
+}
+
 func TestPlanesRefusesWhatDoesNotFit(t *testing.T) {
 	for _, f := range []func(){
 		func() { Planes(make([]uint64, 63), 1, 64, make([]uint64, 64)) },

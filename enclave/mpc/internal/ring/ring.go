@@ -1,0 +1,80 @@
+// Package ring has the inner loops over vectors of Z_2^64 that a million rows pass through: products, sums of products and
+// the digest of what crosses a connection. On amd64 with AVX2 they are routines in assembly, elsewhere plain Go; tests hold
+// the one to the other.
+//
+// AVX2 has no product of 64-bit words. Modulo 2^64 that of x and y is lo·lo + ((lo·hi + hi·lo) mod 2^32)·2^32, which takes
+// one product of 32 by 32 to 64 bits and two of 32 to 32 bits.
+package ring
+
+import "math/bits"
+
+// Dot is Σ x[i]·y[i]. y is at least as long as x.
+func Dot(x, y []uint64) uint64 { return dot(x, y[:len(x)]) }
+
+// Product writes xa·(ya+yb) + xb·ya + r0 − r1, a node's part of a product with its share of zero. All have at least the
+// length of z, which may be one of the others.
+func Product(z, xa, xb, ya, yb, r0, r1 []uint64) {
+	n := len(z)
+	product(z, xa[:n], xb[:n], ya[:n], yb[:n], r0[:n], r1[:n])
+}
+
+// NH is Σ (m₂ᵢ+k₂ᵢ)·(m₂ᵢ₊₁+k₂ᵢ₊₁) mod 2^128 over words m under a key k that is at least as long (Black, Halevi, Krawczyk,
+// Krovetz and Rogaway, "UMAC", CRYPTO 1999), twice as fast as with one accumulator. A last odd word is paired with a
+// constant.
+func NH(key, words []uint64) (hi, lo uint64) {
+	if len(words) == 0 {
+		return 0, 0
+	}
+	key = key[:len(words)]
+	first := key[0]
+	var hi2, lo2, carry uint64
+	for len(words) >= 4 && len(key) >= 4 {
+		m, k := (*[4]uint64)(words), (*[4]uint64)(key)
+		h, l := bits.Mul64(m[0]+k[0], m[1]+k[1])
+		lo, carry = bits.Add64(lo, l, 0)
+		hi, _ = bits.Add64(hi, h, carry)
+		h, l = bits.Mul64(m[2]+k[2], m[3]+k[3])
+		lo2, carry = bits.Add64(lo2, l, 0)
+		hi2, _ = bits.Add64(hi2, h, carry)
+		words, key = words[4:], key[4:]
+	}
+	lo, carry = bits.Add64(lo, lo2, 0)
+	hi, _ = bits.Add64(hi, hi2, carry)
+	for i := 0; i < len(words); i += 2 {
+		second := first ^ oddWord
+		if i+1 < len(words) {
+			second = words[i+1] + key[i+1]
+		}
+		h, l := bits.Mul64(words[i]+key[i], second)
+		lo, carry = bits.Add64(lo, l, 0)
+		hi, _ = bits.Add64(hi, h, carry)
+	}
+	return hi, lo
+}
+
+// oddWord makes of the first word of the key what a last odd word is paired with.
+const oddWord = 0x9E3779B97F4A7C15
+
+func dotGo(x, y []uint64) uint64 {
+	y = y[:len(x)]
+	var s0, s1, s2, s3 uint64
+	i := 0
+	for ; i+4 <= len(x); i += 4 {
+		s0 += x[i] * y[i]
+		s1 += x[i+1] * y[i+1]
+		s2 += x[i+2] * y[i+2]
+		s3 += x[i+3] * y[i+3]
+	}
+	for ; i < len(x); i++ {
+		s0 += x[i] * y[i]
+	}
+	return s0 + s1 + s2 + s3
+}
+
+func productGo(z, xa, xb, ya, yb, r0, r1 []uint64) {
+	n := len(z)
+	xa, xb, ya, yb, r0, r1 = xa[:n], xb[:n], ya[:n], yb[:n], r0[:n], r1[:n]
+	for i := range z {
+		z[i] = xa[i]*(ya[i]+yb[i]) + xb[i]*ya[i] + r0[i] - r1[i]
+	}
+}

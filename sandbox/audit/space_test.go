@@ -1,0 +1,54 @@
+//go:build linux
+
+package audit_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A full disk is told as one, whatever the storage makes of it, and the log goes on once there is room.
+func TestFullDisk(t *testing.T) {
+	disk := t.TempDir()
+	switch err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=2m,mode=700"); {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		t.Skip("a full disk needs a small file system, and mounting one is not allowed here")
+	case err != nil:
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	k := newKeys(t)
+	l := open(t, filepath.Join(disk, "log"), k, newWitness(t, t.TempDir(), k))
+	mustAppend(t, l, 0, 3)
+	filler := filepath.Join(disk, "filler")
+	var fs unix.Statfs_t
+	if err := unix.Statfs(disk, &fs); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filler)
+	if err == nil {
+		err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, int64(fs.Bavail)*fs.Bsize), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(t.Context(), entry(3)); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("on a full disk: %v", err)
+	}
+	before := checkpoint(t, l)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, 3, 5)
+	if after := checkpoint(t, l); after.Size <= before.Size {
+		t.Errorf("with room again the log has %d entries, it had %d", after.Size, before.Size)
+	}
+}

@@ -1,0 +1,14 @@
+-- Statements on their way into the log. One that reached the log and not the table of statements, because its process died
+-- in between, is stored from here by whichever process comes next.
+
+-- +goose Up
+CREATE TABLE pending (
+    kind     TEXT    NOT NULL,
+    digest   TEXT    NOT NULL CHECK (length(digest) = 71),
+    envelope BLOB    NOT NULL,
+    recorded INTEGER NOT NULL,
+    PRIMARY KEY (kind, digest)
+) STRICT;
+
+-- +goose Down
+DROP TABLE pending;
