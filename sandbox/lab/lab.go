@@ -91,7 +91,8 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Admission, NodeProgram, Watch, Clock and Logger are required.
+// Config is what the control plane works with. All fields but Admission, NodeProgram, Destroyer, Watch, Clock and Logger are
+// required.
 type Config struct {
 	Store     sandbox.Store
 	Log       Log
@@ -101,6 +102,7 @@ type Config struct {
 	Admission Admission // nil = every worker starts at once
 	// NodeProgram names the program of the compute nodes and what isolates it, for receipts of joint plans; nil = none.
 	NodeProgram func(ctx context.Context) (program enclave.Digest, isolation string, err error)
+	Destroyer   Destroyer         // carries out disposals; nil = they are ordered and no more
 	Lab         Signer            // RoleLab: grants
 	Node        Signer            // RoleNode: receipts
 	RootKey     ed25519.PublicKey // the lab's root key
@@ -117,6 +119,7 @@ type Lab struct {
 	seen    *seenFiles
 	indexed *indexed
 	rosters *openedRosters
+	ends    *ends
 }
 
 // openedRosters remembers rosters whose signature was verified: each call asks for the latest.
@@ -179,7 +182,8 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}, indexed: &indexed{}, rosters: &openedRosters{all: map[enclave.Digest]openedRoster{}}}
+	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}, indexed: &indexed{}, rosters: &openedRosters{all: map[enclave.Digest]openedRoster{}},
+		ends: &ends{why: map[string]string{}, discarded: map[enclave.Digest]bool{}, busy: map[enclave.Digest]chan struct{}{}}}
 	return l, l.index(ctx)
 }
 
