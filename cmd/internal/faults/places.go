@@ -22,7 +22,7 @@ var without = map[world]map[failpoint.Point]string{
 // Reasons.
 const (
 	inAFolder = "a lab is made in one folder, embedded, and laid out for its daemons afterwards"
-	notServed = "refreshing, rotating and disposing are done in the lab's folder: the services have no calls of labd's for them"
+	notServed = "the services carry out refreshes, rotations and disposals too, and no flow of theirs is killed yet: the embedded lab's are"
 )
 
 // missed lists the points that no flow of a world passes of those that are there for them, though the table gives no
