@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -209,16 +208,7 @@ func TestDisposal(t *testing.T) {
 	// Put back: blobs and database at once, then one custodian after another.
 	c.Stop(clustertest.Labd)
 	replaceDir(t, filepath.Join(backup, clustertest.Labd, "blobs"), filepath.Join(c.Dir, clustertest.Labd, "blobs"))
-	for _, f := range []string{"lab.db", "lab.db-wal", "lab.db-shm"} {
-		if err := os.Remove(filepath.Join(c.Dir, clustertest.Labd, f)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			t.Fatal(err)
-		}
-		if data, err := os.ReadFile(filepath.Join(backup, clustertest.Labd, f)); err == nil {
-			if err := os.WriteFile(filepath.Join(c.Dir, clustertest.Labd, f), data, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	putBack(t, filepath.Join(backup, clustertest.Labd), filepath.Join(c.Dir, clustertest.Labd))
 	c.Begin(clustertest.Labd)
 	c.Ready()
 	refused := func(what, query string) {
@@ -589,25 +579,47 @@ func TestAuditFindsForks(t *testing.T) {
 	}
 	evidence("")
 
-	// A person who never looked before is shown a whole log, from which a statement is kept back.
+	// A person who never looked before is shown a whole log, and a record from before its last statement.
 	c.Stop(clustertest.Labd)
-	store, err := sql.Open("sqlite", filepath.Join(c.Dir, clustertest.Labd, "lab.db"))
+	records := t.TempDir()
+	putBack(t, filepath.Join(c.Dir, clustertest.Labd), records)
+	c.Begin(clustertest.Labd)
+	c.Ready()
+	official := c.Person("wang.fang")
+	id, err := official.Identity("wang.fang")
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := store.ExecContext(t.Context(), "DELETE FROM statements WHERE seq = (SELECT MAX(seq) FROM statements)")
-	if err != nil {
+	now := operators.Time{Time: time.Now().UTC().Truncate(time.Second)}
+	if _, err := official.Book().Issue(t.Context(), id, operators.License{Operator: "崇明数科", SecurityReview: "安审[2026]18", Agreement: "保密[2026]10",
+		NotBefore: now, NotAfter: operators.Time{Time: now.AddDate(1, 0, 0)}}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		t.Fatalf("%d rows, %v", n, err)
-	}
-	if err := store.Close(); err != nil {
-		t.Fatal(err)
-	}
+	c.Stop(clustertest.Labd)
+	putBack(t, records, filepath.Join(c.Dir, clustertest.Labd))
 	c.Begin(clustertest.Labd)
 	c.Ready()
 	if _, err := c.Person("wang.fang").Fsck(t.Context()); !errors.Is(err, enclave.ErrLogProof) || !strings.Contains(err.Error(), "which the lab does not show") {
 		t.Errorf("a statement that is kept back: %v", err)
+	}
+}
+
+// putBack puts labd's records of one folder in the place of another's.
+func putBack(t *testing.T, from, to string) {
+	t.Helper()
+	for _, f := range []string{"lab.db", "lab.db-wal", "lab.db-shm"} {
+		if err := os.Remove(filepath.Join(to, f)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(from, f))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, f), data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
