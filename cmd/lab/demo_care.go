@@ -307,6 +307,7 @@ func (c *care) ask(ctx context.Context) error {
 		c.say("  %s held back: %s", strings.Join(s.Labels, ", "), s.Rule)
 	}
 	c.say("  ε %s charged to residents and to health", res.Charged)
+	c.say("  the nodes were %s", res.Isolation)
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
+	"yingzhou.dev/lab/sandbox/plan"
 )
 
 func (a *app) jobCmd() *cobra.Command {
@@ -137,7 +138,21 @@ func (a *app) explainCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(e, func(w io.Writer) { fmt.Fprint(w, e.Text(lang)) })
+			v := struct {
+				*plan.Explanation
+				Nodes string `json:"nodes,omitempty"` // of a joint job: what will stand around them
+			}{Explanation: e}
+			if p.Plan.Joint != nil {
+				if v.Nodes, err = a.home.NodeIsolation(ctx); err != nil {
+					return err
+				}
+			}
+			return a.print(v, func(w io.Writer) {
+				fmt.Fprint(w, e.Text(lang))
+				if v.Nodes != "" {
+					fmt.Fprintf(w, map[string]string{"en": "The nodes are %s.\n", "zh": "计算节点:%s。\n"}[lang], v.Nodes)
+				}
+			})
 		}}
 	requestFlags(cmd, &scenario, &epsilon)
 	cmd.Flags().StringVar(&lang, "lang", "en", "en or zh")

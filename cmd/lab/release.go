@@ -16,6 +16,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/cli"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mpc"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/sandbox"
 )
@@ -27,6 +28,8 @@ type result struct {
 	Release enclave.Release `json:"-"`
 	Table   enclave.Table   `json:"table"`
 	Charged string          `json:"charged_epsilon"`
+	// Isolation stood around whatever computed it: in a joint job, around the nodes.
+	Isolation string `json:"isolation"`
 }
 
 // result opens a job's release for the analyst who submitted it and checks that the table is the one announced.
@@ -57,7 +60,7 @@ func (a *app) result(ctx context.Context, id sandbox.JobID) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &result{Job: id, Digest: sealed.Release}
+	r := &result{Job: id, Digest: sealed.Release, Isolation: job.Isolation}
 	if err := rel.Open(enclave.KindRelease, &r.Release); err != nil {
 		return nil, err
 	}
@@ -180,6 +183,9 @@ func (r *result) text(w io.Writer) {
 		fmt.Fprintf(w, "%d of %d cells held back: %s\n", rules[rule], r.Release.Cells, rule)
 	}
 	fmt.Fprintf(w, "± is the standard error of the noise. Charged to the dataset: ε %s. Release %s.\n", r.Charged, r.Digest.Short())
+	if r.Isolation == mpc.Contained || r.Isolation == mpc.Uncontained {
+		fmt.Fprintf(w, "The nodes were %s.\n", r.Isolation)
+	}
 }
 
 func (r *result) writeCSV(w io.Writer) error {

@@ -548,6 +548,15 @@ func TestConfiguration(t *testing.T) {
 			t.Errorf("a secret in the file gives %v", err)
 		}
 	}
+	err = load("lab: x\nproduction: true\nnodes: {program: nowhere/node, isolation: process}\n")
+	for _, want := range []string{"nodes.program:", "nodes.isolation: process is for development only"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v lacks %q", err, want)
+		}
+	}
+	if err := load("lab: x\nnodes: {isolation: gvisor}\n"); err == nil || !strings.Contains(err.Error(), "nodes.isolation:") {
+		t.Errorf("gVisor: %v", err)
+	}
 	if err := load("lab: x\nlistn: a:1\n"); err == nil || !strings.Contains(err.Error(), "listn") {
 		t.Errorf("a key that there is not: %v", err)
 	}

@@ -213,6 +213,12 @@ func (c *Client) Isolation(ctx context.Context) (isolation, why string, err erro
 	return a.GetIsolation(), a.GetWhy(), problem(err)
 }
 
+// NodeIsolation says what stands around the custodians' compute nodes, as labd is told; "" if there are none.
+func (c *Client) NodeIsolation(ctx context.Context) (string, error) {
+	a, err := c.lab.GetNode(ctx, &labv1.GetNodeRequest{})
+	return a.GetNodes(), problem(err)
+}
+
 func digests(texts []string) ([]enclave.Digest, error) {
 	var out []enclave.Digest
 	for _, t := range texts {

@@ -15,16 +15,54 @@ import (
 // open during the run. Their receipt therefore comes first. It says which program will read which blobs with which node
 // program; the outputs that the custodians sign, and whose digests the log has, say what came of it.
 
+// ErrNoNodes means that a lab has no compute nodes.
+var ErrNoNodes = errors.New("this lab has no compute nodes, and the plan needs three")
+
+// NodeIsolation says what stands around the custodians' compute nodes, as receipts of joint jobs will say it; "" if there
+// are no nodes.
+func (l *Lab) NodeIsolation(ctx context.Context) (string, error) {
+	if l.cfg.NodeProgram == nil {
+		return "", nil
+	}
+	_, isolation, err := l.cfg.NodeProgram(ctx)
+	if errors.Is(err, ErrNoNodes) {
+		err = nil
+	}
+	return isolation, err
+}
+
 // program names the program that a job's plan runs in.
 func (l *Lab) program(ctx context.Context, d *dossier) (enclave.Digest, error) {
 	if d.plan.Joint == nil {
 		return l.cfg.Worker.Identify(ctx)
 	}
 	if l.cfg.NodeProgram == nil {
-		return enclave.Digest{}, errors.New("this lab has no compute nodes, and the plan needs three")
+		return enclave.Digest{}, ErrNoNodes
 	}
 	program, _, err := l.cfg.NodeProgram(ctx)
 	return program, err
+}
+
+// turn has joint jobs opened one after the other. Each keeps three nodes busy, and custodians who take two jobs up in
+// different order would wait for each other.
+func (l *Lab) turn(ctx context.Context, job *sandbox.Job, b *enclave.Bundle, watch func(sandbox.Job)) (done func(), err error) {
+	var p enclave.Plan
+	if err := b.Plan.Open(enclave.KindPlan, &p); err != nil || p.Joint == nil {
+		return func() {}, err
+	}
+	leave := func() { <-l.joint }
+	select {
+	case l.joint <- struct{}{}:
+		return leave, nil
+	default:
+	}
+	l.report(ctx, job, "waiting for the nodes, which compute another job", 0, watch)
+	select {
+	case l.joint <- struct{}{}:
+		return leave, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // announceJoint signs the receipt of a joint plan.

@@ -120,6 +120,7 @@ type Lab struct {
 	indexed *indexed
 	rosters *openedRosters
 	ends    *ends
+	joint   chan struct{} // full while a joint job is being opened
 }
 
 // openedRosters remembers rosters whose signature was verified: each call asks for the latest.
@@ -183,7 +184,7 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 		cfg.Logger = slog.Default()
 	}
 	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}, indexed: &indexed{}, rosters: &openedRosters{all: map[enclave.Digest]openedRoster{}},
-		ends: &ends{why: map[string]string{}, discarded: map[enclave.Digest]bool{}, busy: map[enclave.Digest]chan struct{}{}}}
+		ends: &ends{why: map[string]string{}, discarded: map[enclave.Digest]bool{}, busy: map[enclave.Digest]chan struct{}{}}, joint: make(chan struct{}, 1)}
 	return l, l.index(ctx)
 }
 

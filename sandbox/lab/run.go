@@ -207,6 +207,11 @@ func (l *Lab) open(ctx context.Context, job sandbox.Job, watch func(sandbox.Job)
 	if err != nil {
 		return job, err
 	}
+	done, err := l.turn(ctx, &job, b, watch)
+	if err != nil {
+		return job, err
+	}
+	defer done()
 	out, err := l.cfg.Gate.Release(ctx, b, func(stage string) { l.report(ctx, &job, stage, 0, watch) })
 	if err != nil {
 		if reason, ok := l.cfg.Gate.Refused(err); ok {

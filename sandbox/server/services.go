@@ -71,6 +71,9 @@ func (l labService) GetNode(ctx context.Context, _ *labv1.GetNodeRequest) (*labv
 	for _, w := range workers {
 		out.Workers = append(out.Workers, text(w))
 	}
+	if out.Nodes, err = l.s.cfg.Lab.NodeIsolation(ctx); err != nil {
+		return nil, err
+	}
 	out.Isolation, out.Why, err = l.s.cfg.Node.Isolation(ctx)
 	return out, err
 }

@@ -21,7 +21,7 @@ type Config struct {
 
 	Root       string `yaml:"root"`       // the lab's root public key in hexadecimal, pinned
 	Roster     string `yaml:"roster"`     // file with a roster, signed by the root key; later ones come with dossiers
-	Production bool   `yaml:"production"` // refuse keys in files
+	Production bool   `yaml:"production"` // refuse keys in files, and a compute node that is not in a container
 
 	// The custodian's keys: in its own Vault, or in files, for development only.
 	Vault    *vault.Config `yaml:"vault"`    // its Vault, with the signing and receiving keys and the key pieces
@@ -33,6 +33,7 @@ type Config struct {
 	Plane   Address   `yaml:"labd"`    // the control plane, for log and blobs; several that share a database: their addresses, separated by commas
 	Peers   []Address `yaml:"peers"`   // the other custodians
 	Workers int       `yaml:"workers"` // goroutines that execute a plan; default: 1
+	Node    *Node     `yaml:"node"`    // this body's compute node; default: none, and joint jobs are refused
 	Limits  Limits    `yaml:"limits"`  // of what one caller may ask for
 	Drain   Duration  `yaml:"drain"`   // how long calls under way have when the custodian ends; default: 30s
 
@@ -93,6 +94,9 @@ func (c *Config) Check(dir string) error {
 		if v < 0 {
 			fault("%s: it is negative", key)
 		}
+	}
+	if c.Node != nil {
+		errs = append(errs, c.Node.check(dir, c.Production))
 	}
 	c.Limits = Limits{PerSecond: cmp.Or(c.Limits.PerSecond, 20), Burst: cmp.Or(c.Limits.Burst, 100), AtOnce: cmp.Or(c.Limits.AtOnce, 16)}
 	return errors.Join(errs...)

@@ -48,7 +48,7 @@ func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
 			err = errors.Join(err, end())
 		}
 	}()
-	srv, err := b.open()
+	srv, serveNode, err := b.open()
 	if err != nil {
 		return err
 	}
@@ -60,6 +60,9 @@ func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.Serve(gctx, l) })
 	g.Go(func() error { b.follow(gctx); return nil })
+	if serveNode != nil {
+		g.Go(func() error { return serveNode(gctx) })
+	}
 	return g.Wait()
 }
 
@@ -90,32 +93,42 @@ func (b *body) follow(ctx context.Context) {
 	}
 }
 
-func (b *body) open() (*rpc.Server, error) {
+// open makes the server, and what serves other custodians' nodes if this body has one.
+func (b *body) open() (_ *rpc.Server, serveNode func(context.Context) error, err error) {
 	roster, err := b.roster()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	id, ring, err := b.keys(roster)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if n := b.env.TLS.Name(); n.Role != string(operators.RoleCustodian) || n.Party != id.Name() {
-		return nil, fmt.Errorf("the certificate names %s, the keys are of custodian %q", n, id.Name())
+		return nil, nil, fmt.Errorf("the certificate names %s, the keys are of custodian %q", n, id.Name())
 	}
 	own, err := store.Open(b.cfg.Mirror)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	plane, err := b.dial(b.cfg.Plane, operators.RoleLab)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	copies := mirror.New(own, feed.New(plane))
 	b.closes = append(b.closes, copies.Close)
-	me, err := release.New(release.Config{Dir: b.cfg.State, Signer: id, Keys: ring, Mirror: copies, RootKey: b.cfg.root, Roster: roster,
-		Log: feed.New(plane), Build: planner.Build, Workers: b.cfg.Workers, Clock: b.env.Clock, Logger: b.env.Logger})
+	var me *release.Custodian
+	cfg := release.Config{Dir: b.cfg.State, Signer: id, Keys: ring, Mirror: copies, RootKey: b.cfg.root, Roster: roster,
+		Log: feed.New(plane), Build: planner.Build, Workers: b.cfg.Workers, Clock: b.env.Clock, Logger: b.env.Logger}
+	if b.cfg.Node != nil {
+		driver, serve, err := b.openNode(id, own, func() *operators.Roster { return me.Roster() })
+		if err != nil {
+			return nil, nil, err
+		}
+		cfg.Node, cfg.Open, serveNode = driver, id.Open, serve
+	}
+	me, err = release.New(cfg)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	b.me = me
 	b.closes = append(b.closes, me.Close)
@@ -123,7 +136,7 @@ func (b *body) open() (*rpc.Server, error) {
 	for _, a := range b.cfg.Peers {
 		conn, err := b.dial(a, operators.RoleCustodian)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		peers = append(peers, service.NewPeer(a.Name, conn, id.Name(), me.Roster, id.Open))
 	}
@@ -131,13 +144,13 @@ func (b *body) open() (*rpc.Server, error) {
 		Status: statusOf(id.Name()), Logger: b.env.Logger, Metrics: b.env.Metrics, Stats: b.env.Stats, Clock: b.env.Clock, Drain: time.Duration(b.cfg.Drain),
 		PerPeer: rpc.Rate{PerSecond: b.cfg.Limits.PerSecond, Burst: b.cfg.Limits.Burst, AtOnce: b.cfg.Limits.AtOnce}})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := watch(b.env.Metrics, me); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	_, err = service.Register(srv, service.Config{Custodian: me, Open: id.Open, Peers: peers, Logger: b.env.Logger})
-	return srv, err
+	return srv, serveNode, err
 }
 
 // roster reads the roster to start with. release.New verifies it.

@@ -43,7 +43,7 @@ import (
 type Options struct {
 	Host      string        // that daemons listen on and are reached at; "" = 127.0.0.1
 	Port      int           // of labd; the witness and the custodians follow; 0 = 7443
-	Ports     []int         // instead of Port: labd's, the witness's, the custodians' in the roster's order, further labds'
+	Ports     []int         // instead of Port: labd's, the witness's, the custodians' in the roster's order, their nodes' if they have some, further labds'
 	Metrics   int           // first port for metrics, on loopback; 0 = none
 	Valid     time.Duration // of certificates; 0 = pki.DefaultValid
 	Worker    string        // path of the worker program
@@ -207,8 +207,42 @@ type layout struct {
 	root          []byte
 	port, metrics int
 	ca            *pki.Authority
-	database      string        // the configuration's words
-	vault         *vault.Config // the control plane's; nil if its keys are in files
+	nodes         map[string]string // addresses of the custodians' compute nodes; nil if their programs are not beside the worker
+	database      string            // the configuration's words
+	vault         *vault.Config     // the control plane's; nil if its keys are in files
+}
+
+// withNodes gives every custodian a compute node, if the programs for it lie beside the worker.
+func (l *layout) withNodes(custodians []operators.Party) error {
+	for _, program := range []string{"node", "nodehost"} {
+		if _, err := os.Stat(l.companion(program)); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	l.nodes = map[string]string{}
+	for _, p := range custodians {
+		l.nodes[p.Name] = l.next()
+	}
+	return nil
+}
+
+// companion is the path of a program that lies beside the worker.
+func (l *layout) companion(program string) string {
+	worker, err := filepath.Abs(l.o.Worker)
+	if err != nil {
+		worker = l.o.Worker
+	}
+	return filepath.Join(filepath.Dir(worker), program)
+}
+
+// nodeIsolation is what stands around nodes: gVisor, which can be asked for workers, connects to no sockets of the host's.
+func (l *layout) nodeIsolation() string {
+	if l.o.Isolation == "gvisor" {
+		return "docker"
+	}
+	return l.o.Isolation
 }
 
 func (l *layout) lay() (*Laid, error) {
@@ -227,6 +261,9 @@ func (l *layout) lay() (*Laid, error) {
 	custodians := l.roster.WithRole(operators.RoleCustodian)
 	for _, p := range custodians {
 		laid.Custodians[p.Name] = l.next()
+	}
+	if err := l.withNodes(custodians); err != nil {
+		return nil, err
 	}
 	if err := l.plane(laid); err != nil {
 		return nil, err
@@ -358,6 +395,9 @@ custodians:
 		return err
 	}
 	text += fmt.Sprintf("database: %s\nlog_dir: %slog\nblobs: %sblobs\nstate: state\nworker: {program: %q, isolation: %q}\n", l.database, shared, shared, worker, l.o.Isolation)
+	if l.nodes != nil {
+		text += fmt.Sprintf("nodes: {program: %q, isolation: %q}\n", l.companion("node"), l.nodeIsolation())
+	}
 	return l.write(dir+"/labd.yaml", text)
 }
 
@@ -476,6 +516,14 @@ func (l *layout) custodian(laid *Laid, p operators.Party) error {
 	for _, peer := range l.roster.WithRole(operators.RoleCustodian) {
 		if peer.Name != p.Name {
 			text += fmt.Sprintf("  - {name: %q, address: %q}\n", peer.Name, laid.Custodians[peer.Name])
+		}
+	}
+	if l.nodes != nil {
+		text += fmt.Sprintf("node:\n  host: %q\n  program: %q\n  isolation: %q\n  listen: %q\n  peers:\n", l.companion("nodehost"), l.companion("node"), l.nodeIsolation(), l.nodes[p.Name])
+		for _, peer := range l.roster.WithRole(operators.RoleCustodian) {
+			if peer.Name != p.Name {
+				text += fmt.Sprintf("    - {name: %q, address: %q}\n", peer.Name, l.nodes[peer.Name])
+			}
 		}
 	}
 	if err := l.write(filepath.Join(dir, "custodian.yaml"), text); err != nil {

@@ -75,6 +75,7 @@ type Lab interface {
 
 	WorkerDigests(ctx context.Context) ([]enclave.Digest, error)
 	Isolation(ctx context.Context) (isolation, why string, err error)
+	NodeIsolation(ctx context.Context) (string, error)
 
 	Close(ctx context.Context) error
 }

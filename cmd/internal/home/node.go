@@ -20,6 +20,7 @@ import (
 	"yingzhou.dev/lab/enclave/mpc/relay"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/operators"
+	"yingzhou.dev/lab/sandbox/lab"
 )
 
 // Three compute nodes on one machine. Each custodian drives its own as at three bodies, through a relay of its own; only
@@ -125,12 +126,12 @@ func (h *Home) openNode(id keys.Signer, own *store.Store, roster func() *operato
 // identifyNode implements lab.Config.NodeProgram.
 func (h *Home) identifyNode(ctx context.Context) (enclave.Digest, string, error) {
 	if h.Production {
-		return enclave.Digest{}, "", errors.New("joint jobs need three nodes at three bodies, and this lab is one folder")
+		return enclave.Digest{}, "", fmt.Errorf("%w, at three bodies: this lab is one folder", lab.ErrNoNodes)
 	}
 	id, err := h.nodes.host.Identify(ctx)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return enclave.Digest{}, "", fmt.Errorf("joint jobs need three nodes: %w", err)
+		return enclave.Digest{}, "", fmt.Errorf("%w: %w", lab.ErrNoNodes, err)
 	case err != nil:
 		return enclave.Digest{}, "", err
 	case id.Development:

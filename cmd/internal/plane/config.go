@@ -32,6 +32,7 @@ type Config struct {
 	BlobVault *vault.Config `yaml:"blob_vault"` // Vault with the data keys that blobs are encrypted with at rest; default: they lie as they are
 	State     string        `yaml:"state"`      // folder for work under way, on the file system of blobs
 	Worker    Worker        `yaml:"worker"`     // what computes
+	Nodes     Nodes         `yaml:"nodes"`      // what the custodians' compute nodes are, for joint jobs; default: there are none
 	Limits    Limits        `yaml:"limits"`     //
 	Drain     Duration      `yaml:"drain"`      // how long calls under way have when labd ends; default: 30s
 	SweepDays int           `yaml:"sweep_days"` // days after which an uploaded blob that no manifest names is removed; default: 2
@@ -68,6 +69,13 @@ type Worker struct {
 	AtOnce    int    `yaml:"at_once"`   // jobs driven at a time, most of which wait for the node or the custodians; default: 32
 }
 
+// Nodes says what receipts of joint jobs say of the custodians' compute nodes. labd runs none of them; a custodian whose
+// node is another takes no part.
+type Nodes struct {
+	Program   string `yaml:"program"`   // path of a copy of the node's program, for its digest
+	Isolation string `yaml:"isolation"` // docker, or process for development only; default: docker in production, otherwise as labd's own workers have it
+}
+
 // Limits bound what one caller may ask for.
 type Limits struct {
 	PerSecond float64 `yaml:"per_second"` // calls, weighed by their cost; default: 50
@@ -91,7 +99,7 @@ func (c *Config) Shared() *daemon.Common { return &c.Common }
 
 // Check implements daemon.Daemon.
 func (c *Config) Check(dir string) error {
-	daemon.In(dir, &c.Roster, &c.Database.SQLite, &c.LogDir, &c.Blobs, &c.State, &c.Worker.Program)
+	daemon.In(dir, &c.Roster, &c.Database.SQLite, &c.LogDir, &c.Blobs, &c.State, &c.Worker.Program, &c.Nodes.Program)
 	errs := []error{daemon.CheckVault("vault", dir, c.Vault), daemon.CheckVault("blob_vault", dir, c.BlobVault), c.Keys.Lab.CheckKey("keys.lab", dir, c.Vault),
 		c.Keys.Node.CheckKey("keys.node", dir, c.Vault), c.Keys.Log.CheckKey("keys.log", dir, c.Vault)}
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -133,6 +141,18 @@ func (c *Config) Check(dir string) error {
 	}
 	if c.Production && c.Worker.Isolation == "process" {
 		fault("worker.isolation: process is for development only, and this is production")
+	}
+	if c.Nodes.Program != "" {
+		errs = append(errs, daemon.File("nodes.program", c.Nodes.Program))
+	}
+	switch c.Nodes.Isolation {
+	case "", "docker":
+	case "process":
+		if c.Production {
+			fault("nodes.isolation: process is for development only, and this is production")
+		}
+	default:
+		fault("nodes.isolation: %q is not docker or process", c.Nodes.Isolation)
 	}
 	for key, v := range map[string]float64{"worker.at_once": float64(c.Worker.AtOnce), "limits.per_second": c.Limits.PerSecond, "limits.burst": float64(c.Limits.Burst),
 		"limits.at_once": float64(c.Limits.AtOnce), "limits.max_blob": float64(c.Limits.MaxBlob), "drain": float64(c.Drain), "sweep_days": float64(c.SweepDays)} {

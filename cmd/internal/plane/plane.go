@@ -256,7 +256,7 @@ func (p *plane) openLab(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.worker, err = node.New(node.Config{Program: p.cfg.Worker.Program, Backend: p.cfg.Worker.Isolation, Production: p.cfg.Production, Dir: p.cfg.State, Leave: true,
+	if p.worker, err = node.New(node.Config{Program: p.cfg.Worker.Program, Compute: p.cfg.Nodes.Program, Backend: p.cfg.Worker.Isolation, Production: p.cfg.Production, Dir: p.cfg.State, Leave: true,
 		StateFile: filepath.Join(p.cfg.State, node.StateName), Unfinished: func(ctx context.Context) ([]sandbox.Job, error) { return p.lab.Unfinished(ctx) }}); err != nil {
 		return err
 	}
@@ -267,7 +267,7 @@ func (p *plane) openLab(ctx context.Context) error {
 	if err := durable.MkdirAll(tmp, 0o700); err != nil {
 		return err
 	}
-	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Inputs: copies, Worker: p.worker, Admission: p.worker.Queue,
+	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Inputs: copies, NodeProgram: p.identifyNode, Worker: p.worker, Admission: p.worker.Queue,
 		Destroyer: &destroyer{Gate: custodians, stores: slices.Compact([]*store.Store{p.blobs, p.copies}), dataKeys: p.dataKeys}, Lab: labKey, Node: nodeKey,
 		RootKey: p.cfg.root, TempDir: tmp, Has: p.blobs.Has, Watch: p.watchers.Note, Clock: p.env.Clock, Logger: p.env.Logger})
 	if err != nil {

@@ -45,13 +45,13 @@ func (m *Meeting) Open(dir string) error {
 		if err != nil {
 			return fmt.Errorf("making a node's sockets: %w", err)
 		}
-		m.carrying.Go(func() { m.carry(l, s.peer) })
+		m.carrying.Go(func() { m.serve(l, s.peer) })
 	}
 	return nil
 }
 
-// carry serves one socket's one connection until both directions have ended.
-func (m *Meeting) carry(l *net.UnixListener, peer Stream) {
+// serve carries for one socket's one connection until both directions have ended.
+func (m *Meeting) serve(l *net.UnixListener, peer Stream) {
 	node, err := l.AcceptUnix()
 	l.Close()
 	if err != nil {
@@ -59,17 +59,24 @@ func (m *Meeting) carry(l *net.UnixListener, peer Stream) {
 	}
 	var back sync.WaitGroup
 	back.Go(func() {
-		if _, err := io.Copy(node, peer); err != nil {
+		if err := carry(node, peer); err != nil {
 			// The node has gone, or the peer has. What the peer still sends is for nobody, but must be read: closing over
 			// unread bytes would cut off what is on its way there.
 			_, _ = io.Copy(io.Discard, peer)
 		}
 		_ = node.CloseWrite()
 	})
-	_, _ = io.Copy(peer, node)
+	_ = carry(peer, node)
 	_ = peer.CloseWrite()
 	back.Wait()
 	_ = node.Close()
+}
+
+// carry copies until one end has enough. Between a Unix socket and TCP the kernel moves the bytes itself (splice); between
+// two Unix sockets they come through here, in pieces as large as such a socket holds.
+func carry(to io.Writer, from io.Reader) error {
+	_, err := io.CopyBuffer(to, from, make([]byte, 256<<10))
+	return err
 }
 
 // lingers is how long Close waits for a peer to end too. What a node sent travels on after that, unless a peer sends more

@@ -124,13 +124,17 @@ func (r *Relay) Serve(ctx context.Context, l net.Listener) error {
 			}
 			return nil
 		}
-		if err != nil {
-			var passing net.Error
-			if errors.As(err, &passing) && passing.Temporary() { //nolint:staticcheck // out of files, say: there is no other way to tell
-				time.Sleep(retry)
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("listening for other custodians' nodes: %w", err)
+		}
+		if err != nil { // out of files, say: it passes
+			r.cfg.Logger.WarnContext(ctx, "listening for other custodians' nodes", "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(retry):
 				continue
 			}
-			return fmt.Errorf("listening for other custodians' nodes: %w", err)
 		}
 		s, ok := conn.(Stream)
 		if !ok {

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,12 +34,13 @@ var names = []string{"cust-a", "cust-b", "cust-c"}
 
 // bodies are three custodians, each with a relay that listens on loopback.
 type bodies struct {
-	t      *testing.T
+	t      testing.TB
 	ids    map[string]*keys.Identity
 	at     map[string]string // addresses
 	relays map[string]*relay.Relay
 	log    *bytes.Buffer
 	mu     sync.Mutex // guards log
+	local  bool       // relays reach each other by pairs of sockets
 }
 
 func (b *bodies) Write(p []byte) (int, error) {
@@ -53,7 +55,7 @@ func (b *bodies) logged() string {
 	return b.log.String()
 }
 
-func newBodies(t *testing.T, patience time.Duration) *bodies {
+func newBodies(t testing.TB, patience time.Duration) *bodies {
 	t.Helper()
 	b := &bodies{t: t, ids: map[string]*keys.Identity{}, at: map[string]string{}, relays: map[string]*relay.Relay{}, log: &bytes.Buffer{}}
 	for _, name := range names {
@@ -100,6 +102,22 @@ func (b *bodies) key(name string) (ed25519.PublicKey, error) {
 }
 
 func (b *bodies) dial(ctx context.Context, name string) (relay.Stream, error) {
+	if b.local {
+		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+		if err != nil {
+			return nil, err
+		}
+		var ends [2]net.Conn
+		for i, fd := range fds {
+			f := os.NewFile(uintptr(fd), "relay")
+			if ends[i], err = net.FileConn(f); err != nil {
+				return nil, err
+			}
+			f.Close()
+		}
+		go b.relays[name].Take(context.Background(), ends[1].(*net.UnixConn))
+		return ends[0].(*net.UnixConn), nil
+	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", b.at[name])
 	if err != nil {
@@ -109,7 +127,7 @@ func (b *bodies) dial(ctx context.Context, name string) (relay.Stream, error) {
 }
 
 // folder is short, as names of sockets must be.
-func folder(t *testing.T) string {
+func folder(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "relay-")
 	if err != nil {
@@ -122,7 +140,7 @@ func folder(t *testing.T) string {
 func plan(n byte) enclave.Digest { return enclave.Digest{n} }
 
 // job is a custodian's part, with the key of its node.
-func job(t *testing.T, party int, p enclave.Digest) (relay.Job, tls.Certificate) {
+func job(t testing.TB, party int, p enclave.Digest) (relay.Job, tls.Certificate) {
 	t.Helper()
 	cert, key, pin, err := link.NewKey()
 	if err != nil {
@@ -152,7 +170,7 @@ func (d *dialled) Accept() (net.Conn, error) {
 }
 
 // node is what a node does with its sockets.
-func node(ctx context.Context, t *testing.T, party int, p enclave.Digest, cert tls.Certificate, pins [mpc.Nodes]link.Pin, dir string) (*link.Mesh, error) {
+func node(ctx context.Context, t testing.TB, party int, p enclave.Digest, cert tls.Certificate, pins [mpc.Nodes]link.Pin, dir string) (*link.Mesh, error) {
 	idle, err := net.Listen("unix", filepath.Join(folder(t), "idle"))
 	if err != nil {
 		return nil, err

@@ -327,6 +327,7 @@ type GetNodeResponse struct {
 	Workers       []string               `protobuf:"bytes,1,rep,name=workers,proto3" json:"workers,omitempty"`     // digests, as each kind of isolation knows the program
 	Isolation     string                 `protobuf:"bytes,2,opt,name=isolation,proto3" json:"isolation,omitempty"` // in force
 	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`             // nothing better is
+	Nodes         string                 `protobuf:"bytes,4,opt,name=nodes,proto3" json:"nodes,omitempty"`         // what stands around the custodians' compute nodes, by what labd is told; empty: there are none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -382,6 +383,13 @@ func (x *GetNodeResponse) GetWhy() string {
 	return ""
 }
 
+func (x *GetNodeResponse) GetNodes() string {
+	if x != nil {
+		return x.Nodes
+	}
+	return ""
+}
+
 var File_sandbox_api_v1_lab_proto protoreflect.FileDescriptor
 
 const file_sandbox_api_v1_lab_proto_rawDesc = "" +
@@ -404,11 +412,12 @@ const file_sandbox_api_v1_lab_proto_rawDesc = "" +
 	"\x06roster\x18\x01 \x01(\fR\x06roster\"+\n" +
 	"\x11PutRosterResponse\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\"\x10\n" +
-	"\x0eGetNodeRequest\"[\n" +
+	"\x0eGetNodeRequest\"q\n" +
 	"\x0fGetNodeResponse\x12\x18\n" +
 	"\aworkers\x18\x01 \x03(\tR\aworkers\x12\x1c\n" +
 	"\tisolation\x18\x02 \x01(\tR\tisolation\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why2\xc3\x01\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x12\x14\n" +
+	"\x05nodes\x18\x04 \x01(\tR\x05nodes2\xc3\x01\n" +
 	"\n" +
 	"LabService\x127\n" +
 	"\x06GetLab\x12\x15.lab.v1.GetLabRequest\x1a\x16.lab.v1.GetLabResponse\x12@\n" +

@@ -89,7 +89,7 @@ func StartWith(t testing.TB, o Options) *Cluster {
 	if err := hometest.Make(t.Context(), from, o.Options); err != nil {
 		t.Fatal(err)
 	}
-	lay := deploy.Options{Ports: freePorts(t, 5+max(0, o.Labds-1)), Worker: o.Worker, Isolation: "process", Labds: o.Labds, Now: time.Now(),
+	lay := deploy.Options{Ports: freePorts(t, 8+max(0, o.Labds-1)), Worker: o.Worker, Isolation: "process", Labds: o.Labds, Now: time.Now(),
 		Database: o.Database, Postgres: o.Postgres}
 	if lay.Postgres == "" && o.Database != "" {
 		lay.Postgres = filepath.Join(dir, "dsn")

@@ -66,6 +66,9 @@ type Options struct {
 
 	Database string // PostgreSQL, empty; "" = SQLite
 
+	// Also does what else a test needs of the lab, after its stage; may be nil.
+	Also func(context.Context, *home.Home) error
+
 	ScenarioMicro int64 // budget of the scenario; 0 = ε 6
 	JobMicro      int64 // most that a job may spend; 0 = ε 1
 }
@@ -158,6 +161,9 @@ func Make(ctx context.Context, dir string, o Options) (err error) {
 		if err := step.do(ctx, h, o); err != nil {
 			return fmt.Errorf("making a test lab: %w", err)
 		}
+	}
+	if o.Also != nil {
+		return o.Also(ctx, h)
 	}
 	return nil
 }
