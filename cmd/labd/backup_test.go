@@ -14,9 +14,11 @@ import (
 	"yingzhou.dev/lab/cmd/internal/daemon"
 	"yingzhou.dev/lab/cmd/internal/deploy/clustertest"
 	"yingzhou.dev/lab/cmd/internal/home/hometest"
+	"yingzhou.dev/lab/cmd/internal/ownership"
 	"yingzhou.dev/lab/cmd/internal/plane"
 	"yingzhou.dev/lab/internal/pki"
 	"yingzhou.dev/lab/sandbox"
+	"yingzhou.dev/lab/sandbox/db"
 	"yingzhou.dev/lab/sandbox/db/pgtest"
 )
 
@@ -59,12 +61,27 @@ func TestBackupOfServices(t *testing.T) {
 		if err := os.WriteFile(fresh, []byte(server.Database(t)), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		backups(t, hometest.Options{Rows: 200, Database: server.Database(t)}, fresh)
+		c := backups(t, hometest.Options{Rows: 200, Database: server.Database(t)}, fresh)
+
+		// Another lab's database is not taken for this one's.
+		foreign := server.Database(t)
+		records, err := db.OpenPostgres(t.Context(), db.Postgres{DSN: foreign})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(ownership.Claim(t.Context(), records, make([]byte, 32)), records.Close(), os.WriteFile(fresh, []byte(foreign), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		c.Stop(clustertest.Labd)
+		c.Begin(clustertest.Labd)
+		if err := c.Ended(clustertest.Labd); !errors.Is(err, ownership.ErrForeign) {
+			t.Errorf("with another lab's database labd ends with %v", err)
+		}
 	})
 }
 
 // backups tests with a database of labd's and, if that is PostgreSQL, a file that names an empty one to restore to.
-func backups(t *testing.T, o hometest.Options, fresh string) {
+func backups(t *testing.T, o hometest.Options, fresh string) *clustertest.Cluster {
 	c := clustertest.Start(t, o, nil)
 	r := c.Person(hometest.Analyst)
 	req, sign := request(t, c, query)
@@ -184,6 +201,7 @@ func backups(t *testing.T, o hometest.Options, fresh string) {
 	if job, err = r.Run(t.Context(), job.ID, nil); err != nil || job.State != sandbox.Released {
 		t.Errorf("after the restore a job is %s: %s, %v", job.State, job.Reason, err)
 	}
+	return c
 }
 
 // postgresOf is the file that labd's configuration names for its database.

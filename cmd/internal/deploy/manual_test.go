@@ -20,12 +20,12 @@ func TestManualsConfigurations(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(manual), -1)
-	if len(blocks) != 2 {
-		t.Fatalf("the manual shows %d configurations: this test knows the custodian's and labd's", len(blocks))
+	if len(blocks) != 3 {
+		t.Fatalf("the manual shows %d configurations: this test knows the custodian's, its node's and labd's", len(blocks))
 	}
 	ca := pkitest.New(t, "pudong", nil)
 	dir := ca.Dir(t, "custodian", "custodian-bureau")
-	for _, name := range []string{"roster.json", "role-id", "secret-id", "worker"} {
+	for _, name := range []string{"roster.json", "role-id", "secret-id", "worker", "node", "nodehost"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("{}"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -43,6 +43,7 @@ func TestManualsConfigurations(t *testing.T) {
 	}
 	custodian := strings.Replace(blocks[0][1], "6f1c…", root, 1)
 	check("custodian.yaml", custodian, &custody.Config{})
+	check("custodian.yaml", custodian+strings.ReplaceAll(blocks[1][1], "/usr/local/bin/", ""), &custody.Config{}) // whose programs are here
 	// labd's shows what is different with a Vault; the rest is as `lab deploy` writes it.
 	check("labd.yaml", `lab: pudong
 listen: 127.0.0.1:7443
@@ -55,5 +56,5 @@ log_dir: log
 blobs: blobs
 state: state
 worker: {program: worker}
-`+blocks[1][1], &plane.Config{})
+`+blocks[2][1], &plane.Config{})
 }

@@ -1,15 +1,14 @@
 package home
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"os"
 
+	"yingzhou.dev/lab/cmd/internal/ownership"
 	"yingzhou.dev/lab/internal/durable"
-	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/db"
 	"yingzhou.dev/lab/sandbox/lab"
 )
@@ -18,7 +17,6 @@ const (
 	databaseFile   = "plane/lab.db"
 	elsewhereFile  = "plane/database" // says that metadata is in a server's database
 	elsewhereText  = "PostgreSQL\n"
-	ownerSetting   = "lab-root-key" // of the lab that a server's database belongs to
 	ownerRemainder = "name it with --database or LAB_DATABASE"
 )
 
@@ -67,29 +65,16 @@ func MoveRecords(ctx context.Context, dir string, root ed25519.PublicKey, dsn st
 		}
 		return h.own(ctx, into)
 	}
-	return into.Atomic(ctx, func(r sandbox.Records) error {
-		owner, err := r.Setting(ctx, ownerSetting)
-		if errors.Is(err, sandbox.ErrNotFound) || err == nil && !bytes.Equal(owner, root) {
-			return fmt.Errorf("%w: not in the database that was named", ErrDatabase)
-		}
-		return err
-	})
+	return ownership.Check(ctx, into, root)
 }
 
 // own makes a database this lab's, and refuses one that is another's.
 func (h *Home) own(ctx context.Context, records *db.DB) error {
-	return records.Atomic(ctx, func(r sandbox.Records) error {
-		owner, err := r.Setting(ctx, ownerSetting)
-		switch {
-		case errors.Is(err, sandbox.ErrNotFound):
-			return r.SetSetting(ctx, ownerSetting, h.Root)
-		case err != nil:
-			return err
-		case !bytes.Equal(owner, h.Root):
-			return fmt.Errorf("%w: the database that was named holds another lab's", ErrDatabase)
-		}
-		return nil
-	})
+	err := ownership.Claim(ctx, records, h.Root)
+	if errors.Is(err, ownership.ErrForeign) {
+		err = fmt.Errorf("%w: %w", ErrDatabase, err)
+	}
+	return err
 }
 
 // Queue hands out the lab's planned jobs, for lab.Dispatch.

@@ -187,5 +187,8 @@ func (c *Config) load(ctx context.Context, env daemon.Env, saved string) (err er
 	if err := p.openRecords(ctx); err != nil {
 		return err
 	}
-	return p.records.LoadFrom(ctx, saved)
+	if err := p.records.LoadFrom(ctx, saved); err != nil {
+		return err
+	}
+	return p.claimRecords(ctx)
 }

@@ -15,6 +15,7 @@ import (
 
 	"yingzhou.dev/lab/cmd/internal/daemon"
 	"yingzhou.dev/lab/cmd/internal/node"
+	"yingzhou.dev/lab/cmd/internal/ownership"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/custodian"
 	"yingzhou.dev/lab/enclave/mirror"
@@ -147,7 +148,18 @@ func (p *plane) openStores(ctx context.Context) (err error) {
 	if err := p.openBlobs(); err != nil {
 		return err
 	}
-	return p.openRecords(ctx)
+	if err := p.openRecords(ctx); err != nil {
+		return err
+	}
+	return p.claimRecords(ctx)
+}
+
+// claimRecords holds a server's database to this lab. A file is nobody else's by where it lies.
+func (p *plane) claimRecords(ctx context.Context) error {
+	if p.cfg.Database.SQLite != "" {
+		return nil
+	}
+	return ownership.Claim(ctx, p.records, p.cfg.root)
 }
 
 func (p *plane) openRecords(ctx context.Context) (err error) {
