@@ -378,7 +378,7 @@ func (s *services) killed(t *testing.T, r *desk.Remote) {
 		t.Errorf("after the killing\n%s for ε %d, and asked again\n%s for ε %d", values(table), rel.ChargedMicro, values(same), free.ChargedMicro)
 	}
 	for name, dir := range s.spies {
-		left, err := os.ReadDir(filepath.Join(s.Dir, name, "state", "node"))
+		left, err := os.ReadDir(filepath.Join(s.Dir, name, "mirror", "node"))
 		if err != nil || len(left) > 0 {
 			t.Errorf("custodian %q is left with %v, %v (%s)", name, left, err, dir)
 		}
