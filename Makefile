@@ -65,8 +65,8 @@ faults: ## kill the lab after each durable step, and worse; ends with "faults: N
 	@go run ./cmd/internal/faults $(if $(QUICK),-quick)
 
 .PHONY: load
-load: ## 200 clients, 2,000 small jobs, a table of how long they took; JOBS=n, CLIENTS=n; LAB_DATABASE=postgres://… instead of SQLite
-	@go run ./cmd/internal/load -jobs $(or $(JOBS),2000) -clients $(or $(CLIENTS),200)
+load: ## 200 clients, 2,000 small jobs, a table of how long they took; JOBS=n, CLIENTS=n; LAB_DATABASE=postgres://… instead of SQLite; SERVICES=1, LABDS=n for daemons
+	@go run ./cmd/internal/load -jobs $(or $(JOBS),2000) -clients $(or $(CLIENTS),200) $(if $(SERVICES),-services -labds $(or $(LABDS),1))
 
 .PHONY: soak
 soak: ## 10,000 small jobs, with the heap and the goroutines after every thousand

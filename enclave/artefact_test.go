@@ -102,6 +102,8 @@ func golden() []struct {
 		{"refresh", refresh, "sha256:a7259a9f4326813e87ccb33bd65a0b31ceba99088ae25cb1dd540be0ef7cc3e6"},
 		{"disposal-order", order, "sha256:7b5b590f82cd91f62e73bc40c3b10117ae692721f0533045b52937f19fb760a6"},
 		{"destruction", destruction, "sha256:f233dafcb3a0734a0d8ae0898ae9991314b512e16f58c9ce418c8b5329787123"},
+		{"disposal-receipt", enclave.DisposalReceipt{Format: enclave.KindDisposalReceipt, Roster: bundle.Roster, Certificate: signed(enclave.KindDisposal, disposal, "lab"), Proofs: bundle.Proofs},
+			"sha256:35b3ac4f0725b50068aefd03b38ceda4f1de6d0c6fb1edc596dc3b7b1317eca6"},
 		{"disposal", disposal, "sha256:ba91c1db0814d1f522e4758c2da22609a45f58f89315e48bdcb1fe124f34efd1"},
 		{"keyset", ks, "sha256:f6118ae0aa29f7083a3d70a7aee084babf92d3f25142259b97aa851cb31e6da0"},
 		{"manifest", m, "sha256:9ee2a2d514f9981f24186b42f3770e8855b4b337c3d25763b8142374a1d66444"},
@@ -263,6 +265,14 @@ func FuzzDisposal(f *testing.F) {
 		var o enclave.DisposalOrder
 		if d.Order.Open(enclave.KindDisposalOrder, &o) == nil {
 			_, _, _ = enclave.Lineage(o.Keyset, d.Keysets, 0)
+		}
+	})
+}
+
+func FuzzDisposalReceipt(f *testing.F) {
+	fuzz(f, "disposal-receipt", func(t *testing.T, r *enclave.DisposalReceipt) {
+		if _, err := r.Check(make([]byte, 32), func(*operators.Roster) (enclave.LogKeys, error) { return enclave.LogKeys{}, nil }); err == nil {
+			t.Error("it verifies under a key that signed nothing")
 		}
 	})
 }

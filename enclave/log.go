@@ -35,12 +35,13 @@ const (
 	EntryFailure   = "failure" // a job ended without release
 	EntryCancel    = "cancel"
 
-	EntryRotation    = "rotation"    // a custodian is about to wrap the pieces of a keyset under a new key
-	EntryRetirement  = "retirement"  // a custodian is about to erase the pieces of a keyset that was refreshed
-	EntryDisposal    = "disposal"    // the owner ends a dataset; the subject is the lineage's first keyset
-	EntryDestruction = "destruction" // a custodian destroyed its pieces of it
-	EntryCertificate = "certificate" // of a disposal
-	EntryCollection  = "collection"  // a task for reporters, signed by its analyst and confirmed by the data's owner
+	EntryRotation        = "rotation"         // a custodian is about to wrap the pieces of a keyset under a new key
+	EntryRetirement      = "retirement"       // a custodian is about to erase the pieces of a keyset that was refreshed
+	EntryDisposal        = "disposal"         // a dataset is ended; the subject is the lineage's first keyset
+	EntryDestruction     = "destruction"      // a custodian destroyed its pieces of it
+	EntryCertificate     = "certificate"      // of a disposal
+	EntryDisposalRequest = "disposal-request" // an official wants to end a dataset; a second one has to sign
+	EntryCollection      = "collection"       // a task for reporters, signed by its analyst and confirmed by the data's owner
 )
 
 // ErrLogProof is wrapped by every log check that fails.

@@ -18,8 +18,10 @@ import (
 	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/cmd/internal/planner"
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/audit"
 )
@@ -33,7 +35,7 @@ func (a *app) auditCmd() *cobra.Command {
 // entryTypes are the types of log entry, in the order of a job's way.
 var entryTypes = []string{enclave.EntryRoster, enclave.EntryStatement, enclave.EntryKeyset, enclave.EntryManifest, enclave.EntryPlan, enclave.EntryReceipt,
 	enclave.EntryCharge, enclave.EntryShare, enclave.EntryRelease, enclave.EntryRefusal, enclave.EntryFailure, enclave.EntryCancel,
-	enclave.EntryRotation, enclave.EntryRetirement, enclave.EntryDisposal, enclave.EntryDestruction, enclave.EntryCertificate}
+	enclave.EntryRotation, enclave.EntryRetirement, enclave.EntryDisposalRequest, enclave.EntryDisposal, enclave.EntryDestruction, enclave.EntryCertificate}
 
 func (a *app) logCmd() *cobra.Command {
 	var kind, job string
@@ -168,12 +170,57 @@ func verify(data, root []byte) (*verified, error) {
 		EpsilonUsed: enclave.FormatScaled(rel.ChargedMicro, 6), LogSize: d.Checkpoint.Size, Made: rel.Made}, nil
 }
 
+// verifiedDisposal is what verification of a certificate concludes.
+type verifiedDisposal struct {
+	Dataset     string         `json:"dataset"`
+	Owner       string         `json:"owner"`
+	Cause       string         `json:"cause"`
+	Reason      string         `json:"reason"`
+	OrderedBy   []string       `json:"ordered_by"`
+	Certificate enclave.Digest `json:"certificate"`
+	Custodians  []string       `json:"custodians"`
+	Blobs       int            `json:"blobs"`
+	DataKeys    int64          `json:"data_keys"`
+	LogSize     int64          `json:"log_size"`
+	Made        enclave.Time   `json:"made"`
+}
+
+// verifyDisposal checks the certificate of a disposal with nothing but the root key; ok says that it is one.
+func verifyDisposal(data, root []byte) (v *verifiedDisposal, ok bool, _ error) {
+	var r enclave.DisposalReceipt
+	if err := canon.Unmarshal(data, &r); err != nil || r.Format != enclave.KindDisposalReceipt {
+		return nil, false, nil
+	}
+	d, err := r.Check(root, release.LogKeys)
+	if err != nil {
+		return nil, true, cli.With(cli.Unverified, err)
+	}
+	v = &verifiedDisposal{Dataset: d.Order.Dataset, Owner: d.Order.Owner, Cause: d.Order.Cause, Reason: d.Order.Reason, Certificate: d.Digest,
+		Blobs: len(d.Certificate.Blobs), DataKeys: d.Certificate.DataKeys, LogSize: d.LogSize, Made: d.Certificate.Made}
+	for _, s := range d.Certificate.Order.Sigs {
+		v.OrderedBy = append(v.OrderedBy, s.By)
+	}
+	for _, s := range d.Certificate.Destructions {
+		v.Custodians = append(v.Custodians, s.Sigs[0].By)
+	}
+	return v, true, nil
+}
+
+func (v *verifiedDisposal) text(w io.Writer) {
+	fmt.Fprintf(w, "Verified: dataset %q of %s is destroyed, by certificate %s of %s.\n", v.Dataset, v.Owner, v.Certificate.Short(), v.Made.Format(time.DateTime))
+	fmt.Fprintf(w, "  ordered by %s: purpose %s, %s\n", strings.Join(v.OrderedBy, " and "), v.Cause, v.Reason)
+	fmt.Fprintf(w, "  %d custodians destroyed what they held of its key and could not use it afterwards: %s\n", len(v.Custodians), strings.Join(v.Custodians, ", "))
+	fmt.Fprintf(w, "  %d sealed blobs are deleted, and %d key(s) that they were encrypted with at rest\n", v.Blobs, v.DataKeys)
+	fmt.Fprintf(w, "  order, words and certificate follow one another in a log of %d entries that its witness cosigned\n", v.LogSize)
+}
+
 func (a *app) verifyCmd() *cobra.Command {
 	var rootHex string
-	cmd := &cobra.Command{Use: "verify RECEIPT|JOB", Short: "Verify a release offline", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "verify RECEIPT|JOB", Short: "Verify a release or a disposal offline", Args: cobra.ExactArgs(1),
 		Long: `verify checks a receipt file from beginning to end: roster, licence, application, consents, approvals, the plan rebuilt
-from its query, the worker's receipt, the custodians' signatures and the log proofs. It opens no lab when --root is
-given; otherwise it takes the root key, or the receipt itself, from the lab.`,
+from its query, the worker's receipt, the custodians' signatures and the log proofs. Of the certificate of a disposal
+("lab dataset certificate") it checks the order, every custodian's word, the signatures and the log proofs. It opens no lab
+when --root is given; otherwise it takes the root key, or the receipt itself, from the lab.`,
 		Example: `  lab audit verify release.receipt --root 9f2c…
   lab audit verify job-1ng8fwe65awk9mgm`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -196,6 +243,12 @@ given; otherwise it takes the root key, or the receipt itself, from the lab.`,
 					return err
 				}
 				root = h.RootKey()
+			}
+			if d, ok, err := verifyDisposal(data, root); ok {
+				if err != nil {
+					return err
+				}
+				return a.print(d, d.text)
 			}
 			v, err := verify(data, root)
 			if err != nil {
@@ -221,11 +274,16 @@ given; otherwise it takes the root key, or the receipt itself, from the lab.`,
 func (a *app) fsckCmd() *cobra.Command {
 	var blobs bool
 	cmd := &cobra.Command{Use: "fsck", Short: "Check every byte of the log, and with --blobs of the sealed blobs", Args: cobra.NoArgs,
-		Long:    "fsck checks the log under its public keys alone. It works on a lab that is too damaged to open.",
-		Example: "  lab audit fsck --blobs",
+		Long: `fsck checks the log of a lab in a folder under its public keys alone. It works on a lab that is too damaged to open.
+
+Of a lab that is a service it reads the whole log and verifies it from here: the signatures of log and witness, every entry,
+that the log extends the one that was checked from this folder before, and that all statements, datasets, disposals and
+releases that you may see are signed as they should be and in the log. It remembers the checkpoint in the folder. Sealed
+blobs are checked where they lie.`,
+		Example: "  lab audit fsck\n  lab audit fsck --blobs",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.client != "" {
-				return desk.ErrEmbedded
+				return a.fsckRemote(cmd.Context(), blobs)
 			}
 			e, err := home.Examine(cmd.Context(), a.dir, a.options(), blobs)
 			switch {
@@ -257,4 +315,53 @@ func (a *app) fsckCmd() *cobra.Command {
 		}}
 	cmd.Flags().BoolVar(&blobs, "blobs", false, "also hash every sealed blob")
 	return cmd
+}
+
+// fsckRemote checks the log of a lab that is a service.
+func (a *app) fsckRemote(ctx context.Context, blobs bool) error {
+	if blobs {
+		return cli.Usage("--blobs: sealed blobs are checked where they lie, on labd's machine")
+	}
+	h, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	r, ok := h.(*desk.Remote)
+	if !ok {
+		return fmt.Errorf("%T is no lab behind a service", h)
+	}
+	found, err := r.Fsck(ctx)
+	if errors.Is(err, refusal.ErrLogFork) || errors.Is(err, operators.ErrSignature) {
+		return cli.With(cli.Unverified, err)
+	}
+	if err != nil {
+		return err
+	}
+	cp := found.Checkpoint
+	return a.print(struct {
+		Origin     string         `json:"origin"`
+		Entries    int64          `json:"entries"`
+		Root       enclave.Digest `json:"root"`
+		Extends    int64          `json:"extends"`
+		Types      map[string]int `json:"types"`
+		Statements int            `json:"statements"`
+		Whole      bool           `json:"whole"`
+		Keysets    int            `json:"keysets"`
+		Manifests  int            `json:"manifests"`
+		Disposals  int            `json:"disposals"`
+		Releases   int            `json:"releases"`
+	}{cp.Origin, cp.Size, cp.Root, found.Before, found.Entries, found.Statements, found.Whole, found.Keysets, found.Manifests, found.Disposals, found.Releases}, func(w io.Writer) {
+		fmt.Fprintf(w, "The log is whole: %d entries, root %s, signed by %s and its witness.\n", cp.Size, cp.Root.Short(), cp.Origin)
+		if found.Before > 0 {
+			fmt.Fprintf(w, "It extends the log of %d entries that was checked from here before.\n", found.Before)
+		} else {
+			fmt.Fprintln(w, "It was not checked from here before: this checkpoint is remembered.")
+		}
+		all := ""
+		if found.Whole {
+			all = ", and the log announces no other statement"
+		}
+		fmt.Fprintf(w, "Signed and in the log: %d statements, %d keysets, %d manifests, %d disposals, %d releases%s.\n",
+			found.Statements, found.Keysets, found.Manifests, found.Disposals, found.Releases, all)
+	})
 }

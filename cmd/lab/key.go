@@ -3,33 +3,37 @@ package main
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"yingzhou.dev/lab/cmd/internal/cli"
+	"yingzhou.dev/lab/cmd/internal/home"
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
 )
 
 func (a *app) keyCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "key", Short: "Keys of datasets: show, rotate, refresh, replace a custodian"}
-	cmd.AddCommand(a.keyShowCmd(), a.keyRotateCmd(), a.keyRefreshCmd(), a.keyReplaceCmd())
+	cmd.AddCommand(a.keyShowCmd(), a.keyMakeCmd(), a.keyRotateCmd(), a.keyRefreshCmd(), a.keyReplaceCmd())
 	return cmd
 }
 
 func (a *app) keyShowCmd() *cobra.Command {
 	return &cobra.Command{Use: "show DATASET", Short: "Show the keysets of a dataset and who holds their pieces", Args: cobra.ExactArgs(1), Example: "  lab key show water",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := a.embedded(cmd.Context())
+			h, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}
-			d, err := h.Lab.Dataset(cmd.Context(), args[0])
+			d, err := h.Dataset(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			all, err := h.Lab.Lineage(cmd.Context(), args[0])
+			all, err := h.Lineage(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -69,23 +73,31 @@ func (a *app) keyShowCmd() *cobra.Command {
 }
 
 func (a *app) keyRotateCmd() *cobra.Command {
-	return &cobra.Command{Use: "rotate DATASET", Short: "Have every custodian wrap its pieces under new wrapping keys", Args: cobra.ExactArgs(1),
-		Long: `rotate replaces the keys that wrap the pieces where they are stored, at every custodian, and destroys the old ones:
-an older copy of what was stored is then of no use. Pieces, noise and results stay the same.`,
+	return &cobra.Command{Use: "rotate DATASET", Short: "Have custodians wrap their pieces under new wrapping keys", Args: cobra.ExactArgs(1),
+		Long: `rotate replaces the keys that wrap the pieces where they are stored, and destroys the old ones: an older copy of what
+was stored is then of no use. Pieces, noise and results stay the same.
+
+In a lab in a folder every custodian does so. With a lab that is a service each custodian's own people do it for their own,
+with --client naming the custodian's folder: nobody else has business with its wrapping keys.`,
 		Example: `  lab key rotate water`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := a.embedded(cmd.Context())
+			h, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if err := h.Rotate(cmd.Context(), args[0]); err != nil {
+			rotated, err := h.Rotate(cmd.Context(), args[0])
+			if err != nil {
 				return err
 			}
 			return a.print(struct {
-				Dataset    string `json:"dataset"`
-				Custodians int    `json:"custodians"`
-			}{args[0], len(h.Custodians)}, func(w io.Writer) {
-				fmt.Fprintf(w, "%d custodians wrap their pieces of %q under new keys.\n", len(h.Custodians), args[0])
+				Dataset    string   `json:"dataset"`
+				Custodians []string `json:"custodians"`
+			}{args[0], rotated}, func(w io.Writer) {
+				if len(rotated) == 1 {
+					fmt.Fprintf(w, "%s wraps its pieces of %q under new keys.\n", rotated[0], args[0])
+					return
+				}
+				fmt.Fprintf(w, "%d custodians wrap their pieces of %q under new keys.\n", len(rotated), args[0])
 			})
 		}}
 }
@@ -102,7 +114,7 @@ what the owner lets the new epoch cost. What the epochs before have cost adds to
 		Example: `  lab key refresh water --as lin.hua
   lab key refresh water --budget 5 --as lin.hua`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := a.embedded(cmd.Context())
+			h, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -129,18 +141,89 @@ what the owner lets the new epoch cost. What the epochs before have cost adds to
 	return cmd
 }
 
-func (a *app) keyReplaceCmd() *cobra.Command {
-	var body string
-	cmd := &cobra.Command{Use: "replace OLD NEW", Short: "Put a new custodian in the place of one that leaves", Args: cobra.ExactArgs(2),
-		Long: `replace makes a new custodian and a new roster in which the old one is absent. The new one has no pieces yet: the
-steward of each dataset deals the key again with ` + "`lab key refresh`" + `, and only then are the old one's pieces of no use.`,
-		Example: `  lab key replace custodian-notary custodian-archive --body 区档案馆`,
+func (a *app) keyMakeCmd() *cobra.Command {
+	var dir, vault string
+	cmd := &cobra.Command{Use: "make NAME", Short: "Make the keys of a new custodian, at the body that runs it", Args: cobra.ExactArgs(1),
+		Long: `make makes a custodian's signing and receiving keys, in a new folder or in the body's own Vault, and writes NAME.json
+with the public ones beside them. That file goes to an official for ` + "`lab key replace --keys`" + `; nothing else leaves the body.
+No lab is opened. Repeating it finds the keys and writes the file again.
+
+--vault names a YAML file with what "vault" has in a custodian's configuration; deploy/vault/custodian.sh prepares the Vault.`,
+		Example: `  lab key make custodian-archive --to ./custodian-archive
+  lab key make custodian-archive --to ./custodian-archive --vault vault.yaml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := a.embedded(cmd.Context())
+			p, err := home.NewCustodian(cmd.Context(), dir, args[0], vault)
 			if err != nil {
 				return err
 			}
-			if err := h.ReplaceCustodian(cmd.Context(), args[0], operators.Party{Name: args[1], Body: body}); err != nil {
+			path := filepath.Join(dir, args[0]+".json")
+			if err := durable.MkdirAll(dir, 0o700); err != nil {
+				return err
+			}
+			if err := durable.WriteFile(path, canon.MustMarshal(publicKeys{Format: publicKeysFormat, Name: p.Name, Verify: p.Verify, HPKE: p.HPKE}), 0o644); err != nil {
+				return err
+			}
+			return a.print(struct {
+				Name string `json:"name"`
+				File string `json:"file"`
+			}{p.Name, path}, func(w io.Writer) {
+				fmt.Fprintf(w, "%s has keys. The public ones are in %s:\n  signing key %x\n  next, an official: lab key replace OLD %s --body BODY --keys %s\n", p.Name, path, p.Verify, p.Name, path)
+			})
+		}}
+	cmd.Flags().StringVar(&dir, "to", "", "the custodian's folder")
+	cmd.Flags().StringVar(&vault, "vault", "", "file that says where its Vault is; default: keys in files, for development")
+	cmd.MarkFlagRequired("to")
+	return cmd
+}
+
+const publicKeysFormat = "yingzhou.custodian-keys.v1"
+
+// publicKeys is what a body tells the bureau of its custodian.
+type publicKeys struct {
+	Format string `json:"format"`
+	Name   string `json:"name"`
+	Verify []byte `json:"verify"` // Ed25519
+	HPKE   []byte `json:"hpke"`
+}
+
+func readPublicKeys(path, name string) (k publicKeys, err error) {
+	data, err := cli.ReadFile(path)
+	if err != nil {
+		return k, err
+	}
+	if err := canon.Unmarshal(data, &k); err != nil || k.Format != publicKeysFormat {
+		return k, cli.Usage("%s is not what `lab key make` writes", path)
+	}
+	if k.Name != name {
+		return k, cli.Usage("%s has the keys of %q, not of %q", path, k.Name, name)
+	}
+	return k, nil
+}
+
+func (a *app) keyReplaceCmd() *cobra.Command {
+	var body, keys string
+	cmd := &cobra.Command{Use: "replace OLD NEW", Short: "Put a new custodian in the place of one that leaves", Args: cobra.ExactArgs(2),
+		Long: `replace makes a new roster in which the old custodian is absent and the new one acts. The new one has no pieces yet: the
+steward of each dataset deals the key again with ` + "`lab key refresh`" + `, and only then are the old one's pieces of no use.
+
+In a lab in a folder the new one's keys are made here. With a lab that is a service its own body has made them with
+` + "`lab key make`" + `, and --keys names the public ones; the official's folder must have the root key.`,
+		Example: `  lab key replace custodian-notary custodian-archive --body 区档案馆
+  lab key replace custodian-notary custodian-archive --body 区档案馆 --keys custodian-archive.json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			h, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			p := operators.Party{Name: args[1], Body: body}
+			if keys != "" {
+				k, err := readPublicKeys(keys, args[1])
+				if err != nil {
+					return err
+				}
+				p.Verify, p.HPKE = k.Verify, k.HPKE
+			}
+			if err := h.ReplaceCustodian(cmd.Context(), args[0], p); err != nil {
 				return err
 			}
 			return a.print(struct {
@@ -151,6 +234,7 @@ steward of each dataset deals the key again with ` + "`lab key refresh`" + `, an
 			})
 		}}
 	cmd.Flags().StringVar(&body, "body", "", "organisation of the new custodian")
+	cmd.Flags().StringVar(&keys, "keys", "", "file with the new custodian's public keys, from `lab key make`")
 	cmd.MarkFlagRequired("body")
 	return cmd
 }

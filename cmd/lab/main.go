@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -142,8 +143,8 @@ func (a *app) options() home.Options {
 	return home.Options{Worker: a.worker, Backend: a.backend, Database: a.database, Clock: a.clock, Logger: log, Wait: a.wait}
 }
 
-// person resolves --as: given, or the only person in the lab with the role.
-func (a *app) person(ctx context.Context, role operators.Role) (string, error) {
+// person resolves --as: given, and with one of the roles, or the only person in the lab with the first one.
+func (a *app) person(ctx context.Context, roles ...operators.Role) (string, error) {
 	h, err := a.open(ctx)
 	if err != nil {
 		return "", err
@@ -163,22 +164,30 @@ func (a *app) person(ctx context.Context, role operators.Role) (string, error) {
 		if !ok {
 			return "", fmt.Errorf("--as %s: %w: `lab person list` names the people", a.as, sandbox.ErrNotFound)
 		}
-		if p.Role != role {
-			return "", cli.Usage("--as %s: this is for a person with role %s, and %s is %s of %s", a.as, role, a.as, p.Role, p.Body)
+		if !slices.Contains(roles, p.Role) {
+			return "", cli.Usage("--as %s: this is for a person with role %s, and %s is %s of %s", a.as, words(roles), a.as, p.Role, p.Body)
 		}
 		return a.as, nil
 	}
 	var names []string
-	for _, p := range roster.WithRole(role) {
+	for _, p := range roster.WithRole(roles[0]) {
 		names = append(names, p.Name)
 	}
 	switch len(names) {
 	case 0:
-		return "", fmt.Errorf("person with role %s: %w: add one with `lab person add NAME --role %s --body BODY`", role, sandbox.ErrNotFound, role)
+		return "", fmt.Errorf("person with role %s: %w: add one with `lab person add NAME --role %s --body BODY`", roles[0], sandbox.ErrNotFound, roles[0])
 	case 1:
 		return names[0], nil
 	}
 	return "", cli.Usage("say with --as who you are: %s", strings.Join(names, ", "))
+}
+
+func words(roles []operators.Role) string {
+	out := make([]string, len(roles))
+	for i, r := range roles {
+		out[i] = string(r)
+	}
+	return strings.Join(out, " or ")
 }
 
 // print writes v as JSON, or lets text write it.

@@ -21,7 +21,7 @@ Nothing is opened to anyone and nothing is charged.`,
 			if err != nil {
 				return err
 			}
-			h, err := a.embedded(cmd.Context())
+			h, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -34,12 +34,15 @@ Nothing is opened to anyone and nothing is charged.`,
 				TookPart bool   `json:"took_part"`
 				Of       string `json:"of"`
 				Fault    string `json:"fault,omitempty"`
+				Missing  string `json:"missing,omitempty"` // why it could not be asked
 			}
 			var found []finding
 			faults := 0
 			for _, r := range all {
 				f := finding{By: r.By, TookPart: r.TookPart, Of: r.Of}
-				if r.Err != nil {
+				if r.Unanswered {
+					f.Missing = r.Err.Error()
+				} else if r.Err != nil {
 					f.Fault = r.Err.Error()
 					faults++
 				}
@@ -52,8 +55,11 @@ Nothing is opened to anyone and nothing is charged.`,
 						role = "was away"
 					}
 					verdict := "the shares give the release that was signed"
-					if f.Fault != "" {
+					switch {
+					case f.Fault != "":
 						verdict = f.Fault
+					case f.Missing != "":
+						verdict = "not compared: " + f.Missing
 					}
 					fmt.Fprintf(w, "%s (%s) on the record of %s: %s\n", f.By, role, f.Of, verdict)
 				}

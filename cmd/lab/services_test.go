@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -54,6 +57,35 @@ func TestServices(t *testing.T) {
 			},
 			"stopped": func(ts *testscript.TestScript, neg bool, args []string) {
 				(*ts.Value(clusterKey{}).(**clustertest.Cluster)).Stop(args[0])
+			},
+			"begun": func(ts *testscript.TestScript, neg bool, args []string) {
+				(*ts.Value(clusterKey{}).(**clustertest.Cluster)).Begin(args[0])
+			},
+			// added starts a custodian that is new in the roster in the place of another that was stopped.
+			"added": func(ts *testscript.TestScript, neg bool, args []string) {
+				(*ts.Value(clusterKey{}).(**clustertest.Cluster)).Add(t, args[0], args[1])
+			},
+			// destroyed waits until labd has made the certificate of a dataset's disposal by itself.
+			"destroyed": func(ts *testscript.TestScript, neg bool, args []string) {
+				r := (*ts.Value(clusterKey{}).(**clustertest.Cluster)).Person(filepath.Base(ts.Getenv("LAB_CLIENT")))
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+				defer cancel()
+				for {
+					d, err := r.Disposal(ctx, args[0])
+					if err == nil && d.Receipt != nil {
+						return
+					}
+					select {
+					case <-ctx.Done():
+						ts.Fatalf("the disposal does not end: %+v, %v", d, err)
+					case <-time.After(100 * time.Millisecond):
+					}
+				}
+			},
+			// pinned sets a variable to the root key that the person's folder pins.
+			"pinned": func(ts *testscript.TestScript, neg bool, args []string) {
+				r := (*ts.Value(clusterKey{}).(**clustertest.Cluster)).Person(filepath.Base(ts.Getenv("LAB_CLIENT")))
+				ts.Setenv(args[0], hex.EncodeToString(r.RootKey()))
 			},
 			"code":    code,
 			"table":   tableFile,

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"yingzhou.dev/lab/enclave"
 	enclavev1 "yingzhou.dev/lab/enclave/api/v1"
@@ -76,6 +78,14 @@ func encode(what string, v any) ([]byte, error) {
 	return data, nil
 }
 
+// encodeRoster gives a roster's bytes, or none.
+func encodeRoster(roster *canon.Signed) ([]byte, error) {
+	if roster == nil {
+		return nil, nil
+	}
+	return encode("a roster", roster)
+}
+
 // Accept deals a key piece to the custodian and confirms that what it stored is what the keyset commits to. roster, if
 // it is one, tells the custodian of people who joined lately.
 func (c *Client) Accept(ctx context.Context, keyset canon.Signed, piece int, sealed []byte, roster *canon.Signed) error {
@@ -93,10 +103,8 @@ func (c *Client) Accept(ctx context.Context, keyset canon.Signed, piece int, sea
 		return err
 	}
 	req := &enclavev1.AcceptRequest{Keyset: data, Piece: int32(piece), Sealed: sealed}
-	if roster != nil {
-		if req.Roster, err = encode("a roster", roster); err != nil {
-			return err
-		}
+	if req.Roster, err = encodeRoster(roster); err != nil {
+		return err
 	}
 	resp, err := c.rpc.Accept(ctx, req)
 	if err != nil {
@@ -108,28 +116,37 @@ func (c *Client) Accept(ctx context.Context, keyset canon.Signed, piece int, sea
 	return nil
 }
 
-// Retire tells the custodian of a logged refresh, so that it erases what the new keyset replaces.
-func (c *Client) Retire(ctx context.Context, keyset canon.Signed) error {
+// Retire tells the custodian of a logged refresh, so that it erases what the new keyset replaces. roster is as in Accept.
+func (c *Client) Retire(ctx context.Context, keyset canon.Signed, roster *canon.Signed) error {
 	ctx, cancel := within(ctx, enclavev1.CustodianService_Retire_FullMethodName)
 	defer cancel()
-	data, err := encode("a keyset", keyset)
-	if err != nil {
+	req := &enclavev1.RetireRequest{}
+	var err error
+	if req.Keyset, err = encode("a keyset", keyset); err != nil {
 		return err
 	}
-	_, err = c.rpc.Retire(ctx, &enclavev1.RetireRequest{Keyset: data})
+	if req.Roster, err = encodeRoster(roster); err != nil {
+		return err
+	}
+	_, err = c.rpc.Retire(ctx, req)
 	return c.fault(err)
 }
 
-// Dispose passes the owner's logged order on and returns the custodian's signed word that it destroyed what it held.
-func (c *Client) Dispose(ctx context.Context, order canon.Signed) (canon.Signed, error) {
+// Dispose passes a logged order on and returns the custodian's signed word that it destroyed what it held. roster is as in
+// Accept.
+func (c *Client) Dispose(ctx context.Context, order canon.Signed, roster *canon.Signed) (canon.Signed, error) {
 	ctx, cancel := within(ctx, enclavev1.CustodianService_Dispose_FullMethodName)
 	defer cancel()
 	var word canon.Signed
-	data, err := encode("an order", order)
-	if err != nil {
+	req := &enclavev1.DisposeRequest{}
+	var err error
+	if req.Order, err = encode("an order", order); err != nil {
 		return word, err
 	}
-	resp, err := c.rpc.Dispose(ctx, &enclavev1.DisposeRequest{Order: data})
+	if req.Roster, err = encodeRoster(roster); err != nil {
+		return word, err
+	}
+	resp, err := c.rpc.Dispose(ctx, req)
 	if err != nil {
 		return word, c.fault(err)
 	}
@@ -190,15 +207,20 @@ func (c *Client) Lead(ctx context.Context, b *enclave.Bundle, step func(string))
 	}
 }
 
-// Recheck has the custodian hold a finished release against its own pieces. It says whose evidence it used.
-func (c *Client) Recheck(ctx context.Context, b *enclave.Bundle) (evidenceBy string, err error) {
+// Recheck has the custodian hold a finished release against its own pieces, with the evidence that the custodian "of" kept;
+// with its own or else any if that is empty. It says whose evidence it used. Where that custodian has none, or this one
+// has no pieces of the release's epoch any more, it is an enclave.ErrNotFound that says which.
+func (c *Client) Recheck(ctx context.Context, b *enclave.Bundle, of string) (evidenceBy string, err error) {
 	ctx, cancel := within(ctx, enclavev1.CustodianService_Recheck_FullMethodName)
 	defer cancel()
 	data, err := encode("a dossier", b)
 	if err != nil {
 		return "", err
 	}
-	resp, err := c.rpc.Recheck(ctx, &enclavev1.RecheckRequest{Bundle: data})
+	resp, err := c.rpc.Recheck(ctx, &enclavev1.RecheckRequest{Bundle: data, Of: of})
+	if st, _ := status.FromError(err); st.Code() == codes.NotFound {
+		return "", fmt.Errorf("custodian %q, on the record of %q: %s: %w", c.name, of, st.Message(), enclave.ErrNotFound)
+	}
 	return resp.GetEvidenceBy(), c.fault(err)
 }
 

@@ -152,6 +152,48 @@ func (m *Mirror) Damaged(ctx context.Context, blobs []enclave.Digest) []enclave.
 	return slices.Compact(bad)
 }
 
+// Drop implements release.Mirror: it deletes the copies of a lineage's blobs, whatever version they are of, and what was
+// derived from them. Where the copies are the lab's own blobs, those are for the lab to delete.
+func (m *Mirror) Drop(ctx context.Context, lineage enclave.Digest) error {
+	if m.from == m.own {
+		return nil
+	}
+	all, err := m.own.List()
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		of, err := m.lineage(ctx, d)
+		if err != nil {
+			return err
+		}
+		if of != lineage {
+			continue
+		}
+		if err := errors.Join(m.files.Forget(d), m.own.Delete(d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lineage reads which lineage a copy is of; of a damaged one it is nobody's.
+func (m *Mirror) lineage(ctx context.Context, d enclave.Digest) (of enclave.Digest, _ error) {
+	r, err := m.own.ReadBlob(ctx, d, 0)
+	if err != nil {
+		return of, err
+	}
+	defer r.Close()
+	head, err := io.ReadAll(io.LimitReader(r, store.MaxHead))
+	if err != nil {
+		return of, err
+	}
+	if of, err = store.LineageOf(head); errors.Is(err, enclave.ErrBlob) {
+		return enclave.Digest{}, nil
+	}
+	return of, err
+}
+
 // Close unmaps everything.
 func (m *Mirror) Close() error { return m.files.Close() }
 

@@ -30,6 +30,8 @@ type Mirror interface {
 	Fetch(ctx context.Context, keyset enclave.Digest, params string, layout *enclave.Layout, vectors []int) error
 	// Damaged re-checks the blobs, names those that are no longer what they should be, and drops what was derived.
 	Damaged(ctx context.Context, blobs []enclave.Digest) []enclave.Digest
+	// Drop deletes the copies of a lineage's blobs.
+	Drop(ctx context.Context, lineage enclave.Digest) error
 }
 
 // Member is a custodian as the gate and its peers call it.

@@ -174,7 +174,7 @@ func (j *joint) share(dataset, column, steward, body string, budget int) {
 	for _, p := range dealt.Pieces {
 		j.check(j.custodians[p.Custodian].Accept(j.t.Context(), dealt.Keyset, p.Piece, p.Sealed, j.ids[p.Custodian].Open))
 	}
-	j.keysets[dataset] = dealt.Keyset
+	j.keysets[dataset], j.secrets[dataset] = dealt.Keyset, dealt.Key
 	j.announce(enclave.EntryKeyset, dealt.Keyset.Digest())
 	params, err := he.Compile(sc.Params())
 	j.check(err)
@@ -208,11 +208,12 @@ func (j *joint) job(query string, epsilon int64) *enclave.Bundle {
 	for _, s := range j.keysets {
 		b.Keysets = append(b.Keysets, s)
 	}
+	b.Keysets = append(b.Keysets, j.refreshes...)
 	var manifests []*enclave.Manifest
 	for i, n := range names {
-		ks, m, signed := &enclave.Keyset{}, &enclave.Manifest{}, j.manifests[n]
-		keyset := j.keysets[n]
-		j.check(errors.Join(keyset.Open(enclave.KindKeyset, ks), signed.Open(enclave.KindManifest, m)))
+		ks, _ := j.lineage(n)
+		m, signed, keyset := &enclave.Manifest{}, j.manifests[n], j.keysets[n]
+		j.check(signed.Open(enclave.KindManifest, m))
 		manifests = append(manifests, m)
 		if i == 0 {
 			q.Keyset, q.KeysetDigest, q.Manifest, q.ManifestDigest, b.Manifest = ks, keyset.Digest(), m, signed.Digest(), signed

@@ -10,6 +10,7 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/failpoint"
@@ -122,6 +123,18 @@ func (c *Custodian) readLog(ctx context.Context) error {
 	return nil
 }
 
+// Follow reads the log up to its end, as every other call does first, and destroys what it says is to be destroyed: a
+// custodian that was put back from an old copy must not wait until somebody asks it for something.
+func (c *Custodian) Follow(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.readLog(ctx); err != nil {
+		c.noteKey(ctx, enclave.Digest{}, err)
+		return fmt.Errorf("custodian %q: %w", c.Name(), err)
+	}
+	return nil
+}
+
 // current insists that the keyset of every dataset is the latest of a lineage that was not disposed of, and erases the pieces of
 // those before it: the dossier proves that the refresh was logged.
 func (c *Custodian) current(ctx context.Context, b *enclave.Bundle, d *Dossier) error {
@@ -184,9 +197,25 @@ func (c *Custodian) Retire(ctx context.Context, refresh canon.Signed) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.retire(ctx, refresh); err != nil {
+		c.noteKey(ctx, refresh.Digest(), err)
 		return fmt.Errorf("custodian %q: erasing what keyset %s replaces: %w", c.Name(), refresh.Digest().Short(), err)
 	}
 	return nil
+}
+
+// noteKey writes a refusal of what was asked about key material to the journal.
+func (c *Custodian) noteKey(ctx context.Context, keyset enclave.Digest, err error) {
+	var r *Refusal
+	if !errors.As(err, &r) {
+		return
+	}
+	r.Custodian = c.Name()
+	line := Refused{Keyset: keyset, Rule: r.Rule.Error(), Text: r.Error(), At: canon.At(c.cfg.Clock())}
+	var split *refusal.SplitViewError
+	if errors.As(err, &split) {
+		line.Evidence = []string{split.Seen, split.Offered}
+	}
+	c.note(ctx, line)
 }
 
 func (c *Custodian) retire(ctx context.Context, refresh canon.Signed) error {
@@ -199,7 +228,7 @@ func (c *Custodian) retire(ctx context.Context, refresh canon.Signed) error {
 		err = ks.Validate()
 	}
 	if err != nil {
-		return err
+		return refuse(ErrUnauthorized, "keyset").Because(err)
 	}
 	if err := c.readLog(ctx); err != nil {
 		return err
@@ -237,20 +266,23 @@ func (c *Custodian) Rotate(ctx context.Context, origin enclave.Digest) error {
 	return nil
 }
 
-// Dispose destroys everything this custodian holds of a lineage, on the owner's order and after its log entry, tries to
-// use it, and returns its signed word of both. It is repeatable and gives the same bytes again.
+// Dispose destroys everything this custodian holds of a lineage, on an order of its owner's steward or of two officials and
+// after its log entry, tries to use it, and returns its signed word of both. It is repeatable and gives the same bytes again.
 func (c *Custodian) Dispose(ctx context.Context, order canon.Signed) (canon.Signed, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s, err := c.dispose(ctx, order)
 	if err != nil {
+		var o enclave.DisposalOrder
+		_ = order.Open(enclave.KindDisposalOrder, &o) // whatever it is, it was refused
+		c.noteKey(ctx, o.Keyset, err)
 		return s, fmt.Errorf("custodian %q: disposing: %w", c.Name(), err)
 	}
 	return s, nil
 }
 
 func (c *Custodian) dispose(ctx context.Context, signed canon.Signed) (canon.Signed, error) {
-	order, err := OpenOrder(signed, c.Roster())
+	order, err := openOrder(signed, c.Roster())
 	if err != nil {
 		return canon.Signed{}, err
 	}
@@ -270,11 +302,13 @@ func (c *Custodian) dispose(ctx context.Context, signed canon.Signed) (canon.Sig
 	if !c.follow.logged[entryKey{order.Keyset, enclave.EntryDisposal}] {
 		return canon.Signed{}, refuse(ErrNotLogged, "disposal of keyset %s", order.Keyset.Short())
 	}
-	path := filepath.Join(c.cfg.Dir, "disposals", fmt.Sprintf("%x.json", order.Keyset[:]))
+	// One word for each order: a control plane that lost its records may be given another.
+	on := signed.Digest()
+	path := filepath.Join(c.cfg.Dir, "disposals", fmt.Sprintf("%x.json", on[:]))
 	if stored, err := c.stored(path); err == nil {
 		return stored, nil
 	}
-	out := enclave.Destruction{Order: signed.Digest(), Keyset: order.Keyset, Destroyed: []enclave.Destroyed{}, By: c.Name(), Made: canon.At(c.cfg.Clock())}
+	out := enclave.Destruction{Order: on, Keyset: order.Keyset, Destroyed: []enclave.Destroyed{}, By: c.Name(), Made: canon.At(c.cfg.Clock())}
 	for _, d := range held {
 		gone, err := c.attempt(ctx, d, pieces[d])
 		if err != nil {
@@ -297,7 +331,7 @@ func (c *Custodian) dispose(ctx context.Context, signed canon.Signed) (canon.Sig
 	return word, err
 }
 
-// purge destroys every piece of a lineage that is here.
+// purge destroys every piece of a lineage that is here, and the copies of its blobs.
 func (c *Custodian) purge(ctx context.Context, origin enclave.Digest) error {
 	for _, d := range c.of(origin) {
 		if err := c.cfg.Keys.Destroy(ctx, d); err != nil {
@@ -306,6 +340,9 @@ func (c *Custodian) purge(ctx context.Context, origin enclave.Digest) error {
 		failpoint.Hit(failpoint.PiecesDestroyed)
 	}
 	clear(c.sessions)
+	if err := c.cfg.Mirror.Drop(ctx, origin); err != nil {
+		return fmt.Errorf("dropping copies of the blobs of keyset %s: %w", origin.Short(), err)
+	}
 	c.purged[origin] = true
 	return nil
 }
@@ -332,79 +369,14 @@ func (c *Custodian) attempt(ctx context.Context, d enclave.Digest, ks *enclave.K
 	return out, nil
 }
 
-// OpenOrder reads a disposal order that a steward of the dataset's owner signed.
-func OpenOrder(signed canon.Signed, roster *operators.Roster) (*enclave.DisposalOrder, error) {
-	var order enclave.DisposalOrder
-	by, err := roster.VerifyPast(signed, enclave.KindDisposalOrder, operators.RoleSteward)
-	if err == nil {
-		err = signed.Open(enclave.KindDisposalOrder, &order)
+// openOrder reads a disposal order, with the reason for a refusal.
+func openOrder(signed canon.Signed, roster *operators.Roster) (*enclave.DisposalOrder, error) {
+	order, err := enclave.OpenOrder(signed, roster)
+	switch {
+	case errors.Is(err, operators.ErrRole):
+		return nil, refuse(ErrForeignKeyset, "who signed the order may not end this dataset").Because(err)
+	case err != nil:
+		return nil, refuse(ErrUnauthorized, "disposal order").Because(err)
 	}
-	if err == nil {
-		err = order.Validate()
-	}
-	if err == nil && by.Body != order.Owner {
-		err = refuse(ErrForeignKeyset, "the order is for a dataset of %q, and %q acts for %q", order.Owner, by.Name, by.Body)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &order, nil
-}
-
-// CheckDisposal verifies a certificate as anyone can: the owner's order, and that every custodian of the lineage's latest
-// keyset gave its word for every piece of it. Custodians that were replaced before need not: what they once held opens
-// nothing without a piece that the others destroyed.
-func CheckDisposal(signed canon.Signed, roster *operators.Roster) (*enclave.Disposal, error) {
-	var cert enclave.Disposal
-	if _, err := roster.VerifyPast(signed, enclave.KindDisposal, operators.RoleLab); err != nil {
-		return nil, err
-	}
-	if err := signed.Open(enclave.KindDisposal, &cert); err != nil {
-		return nil, err
-	}
-	order, err := OpenOrder(cert.Order, roster)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range cert.Keysets {
-		by, err := roster.VerifyPast(s, enclave.KindKeyset, operators.RoleSteward)
-		if err != nil {
-			return nil, err
-		}
-		if by.Body != order.Owner {
-			return nil, refuse(ErrForeignKeyset, "keyset %s was signed for %q", s.Digest().Short(), by.Body)
-		}
-	}
-	ks, latest, err := enclave.Lineage(order.Keyset, cert.Keysets, 0)
-	if err != nil {
-		return nil, err
-	}
-	gone := map[string]map[int]bool{}
-	for _, s := range cert.Destructions {
-		var word enclave.Destruction
-		by, err := roster.VerifyPast(s, enclave.KindDestruction, operators.RoleCustodian)
-		if err == nil {
-			err = s.Open(enclave.KindDestruction, &word)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if word.Order != cert.Order.Digest() || word.Keyset != order.Keyset {
-			return nil, refuse(ErrDossier, "custodian %q destroyed on another order", by.Name)
-		}
-		gone[by.Name] = map[int]bool{}
-		for _, d := range word.Destroyed {
-			if d.Keyset == latest {
-				gone[by.Name][d.Piece] = true
-			}
-		}
-	}
-	for i, name := range ks.Custodians {
-		for p, piece := range ks.Pieces {
-			if piece.Holds(i) && !gone[name][p] {
-				return nil, refuse(ErrDossier, "custodian %q did not say that it destroyed piece %d of keyset %s", name, p, latest.Short())
-			}
-		}
-	}
-	return &cert, nil
+	return order, nil
 }

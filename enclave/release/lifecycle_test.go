@@ -183,16 +183,16 @@ func TestDisposal(t *testing.T) {
 			}
 		}
 		if len(cert.Destructions) < 2 {
-			if _, err := release.CheckDisposal(w.sign("lab", enclave.KindDisposal, cert), &w.roster); err == nil {
+			if _, _, err := enclave.CheckDisposal(w.sign("lab", enclave.KindDisposal, cert), &w.roster); err == nil {
 				t.Errorf("a certificate with the word of %d custodians is taken", len(cert.Destructions))
 			}
 		}
 		cert.Destructions = append(cert.Destructions, word)
 	}
-	if _, err := release.CheckDisposal(w.sign("lab", enclave.KindDisposal, cert), &w.roster); err != nil {
+	if _, _, err := enclave.CheckDisposal(w.sign("lab", enclave.KindDisposal, cert), &w.roster); err != nil {
 		t.Error(err)
 	}
-	if _, err := release.CheckDisposal(w.sign("node", enclave.KindDisposal, cert), &w.roster); err == nil {
+	if _, _, err := enclave.CheckDisposal(w.sign("node", enclave.KindDisposal, cert), &w.roster); err == nil {
 		t.Error("a certificate that the lab did not sign is taken")
 	}
 	_, _, err = w.open(waiting, custodianNames...)

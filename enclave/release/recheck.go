@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/failpoint"
@@ -70,14 +71,33 @@ func (c *Custodian) Evidence(_ context.Context, release enclave.Digest) (Evidenc
 // or not. Nothing is issued or charged. A share that was altered is ErrCrossCheck with a *CrossCheckError; any other
 // difference is ErrRelease. What it refuses is recorded as refusals are.
 //
-// Rechecking does not ask whether the job would be authorised today.
+// Rechecking does not ask whether the job would be authorised today. After a refresh or a disposal the pieces behind a
+// release are gone: ErrReplaced or ErrDisposed says so, and says nothing about the release.
 func (c *Custodian) Recheck(ctx context.Context, b *enclave.Bundle, e Evidence) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.recheck(ctx, b, e); err != nil {
-		return c.refused(ctx, b, err)
+	err := c.recheck(ctx, b, e)
+	var r *Refusal
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &r) && (errors.Is(r.Rule, ErrReplaced) || errors.Is(r.Rule, ErrDisposed)): // nothing is wrong with what was asked
+		r.Custodian = c.Name()
+		return r
 	}
-	return nil
+	return c.refused(ctx, b, err)
+}
+
+// erased tells that shares cannot be derived again because their pieces were meant to go.
+func (c *Custodian) erased(d *Dossier, err error) error {
+	if !errors.Is(err, keys.ErrNoPiece) {
+		return err
+	}
+	rule := ErrReplaced
+	if c.follow.logged[entryKey{d.KeysetSum, enclave.EntryDisposal}] {
+		rule = ErrDisposed
+	}
+	return refuse(rule, "the pieces of epoch %d of keyset %s are not held here any more, so its shares cannot be derived again", d.Keyset.Epoch, d.KeysetSum.Short())
 }
 
 func (c *Custodian) recheck(ctx context.Context, b *enclave.Bundle, e Evidence) error {
@@ -106,7 +126,7 @@ func (c *Custodian) recheck(ctx context.Context, b *enclave.Bundle, e Evidence) 
 	s.dossier = d
 	_, mine, err := c.outcome(ctx, s, rel.Custodians, e.First, e.Second)
 	if err != nil {
-		return err
+		return c.erased(d, err)
 	}
 	// The charge and the time were agreed on by those who took part, and a later repetition of the job changes what a
 	// ledger says of both. Everything that the shares decide is compared.

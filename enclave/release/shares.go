@@ -3,6 +3,7 @@ package release
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -123,12 +124,11 @@ func (c *Custodian) stored(path string) (canon.Signed, error) {
 	if err != nil {
 		return s, err
 	}
-	if err := canon.Unmarshal(data, &s); err != nil {
-		return s, fmt.Errorf("stored shares %s: %w", path, err)
-	}
-	key, err := c.key(c.Name())
-	if err == nil {
-		err = s.Verify(c.Name(), key)
+	if err = canon.Unmarshal(data, &s); err == nil {
+		var key ed25519.PublicKey
+		if key, err = c.key(c.Name()); err == nil {
+			err = s.Verify(c.Name(), key)
+		}
 	}
 	if err != nil {
 		return s, fmt.Errorf("stored shares %s are damaged; remove the file and they are computed again, to the same bytes: %w", path, err)

@@ -79,7 +79,7 @@ func TestReleaseOverTheWire(t *testing.T) {
 				t.Errorf("offline verification gives %+v, %v", rel, err)
 			}
 			for _, c := range custodianNames { // anybody may recheck, over the wire too, with own evidence or a peer's
-				by, err := n.client(c).Recheck(t.Context(), b)
+				by, err := n.client(c).Recheck(t.Context(), b, "")
 				if err != nil || by != c {
 					t.Errorf("%s rechecks with the evidence of %q: %v", c, by, err)
 				}
@@ -101,7 +101,7 @@ func TestOneCustodianDownAndComingBack(t *testing.T) {
 	}
 	n.start("cust-c")
 	b.Release, b.Proofs = out.Release, append(b.Proofs, out.Proof)
-	by, err := n.client("cust-c").Recheck(t.Context(), b) // it was away: it fetches a peer's evidence
+	by, err := n.client("cust-c").Recheck(t.Context(), b, "") // it was away: it fetches a peer's evidence
 	if err != nil || by == "cust-c" {
 		t.Errorf("the custodian that was away rechecks with the evidence of %q: %v", by, err)
 	}

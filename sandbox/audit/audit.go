@@ -41,7 +41,6 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"yingzhou.dev/lab/enclave"
-	"yingzhou.dev/lab/internal/durable"
 )
 
 // Errors that callers branch on.
@@ -207,7 +206,7 @@ func (l *Log) start(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer end()
-	if err := durable.Sweep(l.dir); err != nil {
+	if err := sweep(l.dir); err != nil {
 		return err
 	}
 	if err := l.restore(); err != nil {

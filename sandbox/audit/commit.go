@@ -250,7 +250,8 @@ func (l *Log) advance(ctx context.Context) (state, error) {
 	return l.current, nil
 }
 
-// proofs builds the proofs of entries and verifies each as its reader will.
+// proofs builds the proofs of entries and verifies each as its reader will, but for the signatures on the checkpoint: they
+// were verified when it became current.
 func (l *Log) proofs(cur state, indexes []int64, raws [][]byte) ([]enclave.LogProof, error) {
 	hashes := newTree(l.dir, cur.cp.Size).under(cur.cp.Root)
 	out := make([]enclave.LogProof, len(raws))
@@ -260,7 +261,7 @@ func (l *Log) proofs(cur state, indexes []int64, raws [][]byte) ([]enclave.LogPr
 			return nil, fmt.Errorf("proving entry %d: %w", indexes[i], err)
 		}
 		p := enclave.LogProof{Entry: raw, Index: indexes[i], Path: digests(path), Checkpoint: cur.text}
-		if _, _, err := p.Check(l.keys); err != nil {
+		if _, err := p.Under(cur.cp); err != nil {
 			return nil, fmt.Errorf("proving entry %d: %w", indexes[i], err)
 		}
 		out[i] = p

@@ -4,11 +4,15 @@ package audit_test
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"yingzhou.dev/lab/sandbox/audit"
 )
 
 // A full disk is told as one, whatever the storage makes of it, and the log goes on once there is room.
@@ -50,5 +54,40 @@ func TestFullDisk(t *testing.T) {
 	mustAppend(t, l, 3, 5)
 	if after := checkpoint(t, l); after.Size <= before.Size {
 		t.Errorf("with room again the log has %d entries, it had %d", after.Size, before.Size)
+	}
+}
+
+// What Tessera was writing when it was killed is removed at the next opening, and nothing else.
+func TestLeftoversAreSwept(t *testing.T) {
+	dir := t.TempDir()
+	k := newKeys(t)
+	w := newWitness(t, t.TempDir(), k)
+	l, err := audit.Open(t.Context(), config(dir, k, w))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, 0, 300) // a full bundle and one that is not
+	closeLog(t, l)
+	files := func() (out []string) {
+		if err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+			out = append(out, path)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	before := files()
+	for _, name := range []string{"tile/entries/0001434434328", "tile/entries/001.p/441434434328", "tile/0/x0001234567", "checkpoint99999", ".state/treeState1434434328"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeLog(t, open(t, dir, k, w))
+	if diff := cmp.Diff(before, files()); diff != "" {
+		t.Errorf("opened again it has (-before +after)\n%s", diff)
+	}
+	if _, err := audit.Fsck(t.Context(), dir, k.keys); err != nil {
+		t.Error(err)
 	}
 }

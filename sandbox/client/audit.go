@@ -71,6 +71,11 @@ func (c *Client) logKeys(ctx context.Context) (enclave.LogKeys, error) {
 	if err != nil {
 		return enclave.LogKeys{}, err
 	}
+	return LogKeys(roster)
+}
+
+// LogKeys reads the keys that sign checkpoints from a roster.
+func LogKeys(roster *operators.Roster) (enclave.LogKeys, error) {
 	return audit.ParseKeys(roster.Log, roster.Witness)
 }
 
@@ -114,35 +119,39 @@ func (c *Client) whole(ctx context.Context) ([]audit.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []audit.Record
-	var tree hashes
+	all, _, err := c.read(ctx, cp)
+	return all, err
+}
+
+// read reads the log up to a checkpoint, recomputes its root, and returns its tree too.
+func (c *Client) read(ctx context.Context, cp enclave.Checkpoint) (out []audit.Record, tree hashes, _ error) {
 	for m, err := range received(c.audit.ListEntries(ctx, &labv1.ListEntriesRequest{To: cp.Size})) {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, raw := range m.GetEntries() {
 			r := audit.Record{Index: int64(len(out)), Raw: raw}
 			if err := canon.Unmarshal(raw, &r.Entry); err != nil {
-				return nil, fmt.Errorf("reading entry %d: %w", r.Index, err)
+				return nil, nil, fmt.Errorf("%w: entry %d: %w", enclave.ErrLogProof, r.Index, err)
 			}
 			hs, err := tlog.StoredHashes(r.Index, raw, tree)
 			if err != nil {
-				return nil, fmt.Errorf("reading entry %d: %w", r.Index, err)
+				return nil, nil, fmt.Errorf("reading entry %d: %w", r.Index, err)
 			}
 			out, tree = append(out, r), append(tree, hs...)
 		}
 	}
 	if int64(len(out)) != cp.Size {
-		return nil, fmt.Errorf("%w: the lab shows %d of %d entries", enclave.ErrLogProof, len(out), cp.Size)
+		return nil, nil, fmt.Errorf("%w: the lab shows %d of %d entries", enclave.ErrLogProof, len(out), cp.Size)
 	}
 	root, err := tlog.TreeHash(cp.Size, tree)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if enclave.Digest(root) != cp.Root {
-		return nil, fmt.Errorf("%w: %d entries have another root than the checkpoint says", enclave.ErrLogProof, cp.Size)
+		return nil, nil, fmt.Errorf("%w: %d entries have another root than the checkpoint says", enclave.ErrLogProof, cp.Size)
 	}
-	return out, nil
+	return out, tree, nil
 }
 
 // hashes is tlog's stored-hash array in memory.

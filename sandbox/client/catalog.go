@@ -96,24 +96,68 @@ func (c *Client) Dataset(ctx context.Context, name string) (*lab.Dataset, error)
 	return d, err
 }
 
+// ownKeyset verifies one keyset of a dataset.
+func ownKeyset(roster *operators.Roster, name string, data []byte) (enclave.Signed, *enclave.Keyset, error) {
+	signed, err := parse(data)
+	if err != nil {
+		return signed, nil, err
+	}
+	by, err := roster.VerifyPast(signed, enclave.KindKeyset, operators.RoleSteward)
+	if err != nil {
+		return signed, nil, err
+	}
+	var ks enclave.Keyset
+	if err := signed.Open(enclave.KindKeyset, &ks); err != nil {
+		return signed, nil, err
+	}
+	if by.Body != ks.Owner || ks.Dataset != name {
+		return signed, nil, fmt.Errorf("keyset %s is of dataset %q of %q, signed for %q", signed.Digest().Short(), ks.Dataset, ks.Owner, by.Body)
+	}
+	return signed, &ks, nil
+}
+
+// lineage verifies the keysets of a dataset, the oldest first.
+func lineage(roster *operators.Roster, m *labv1.Dataset) (out []enclave.Signed, _ error) {
+	owner := ""
+	for i, data := range append([][]byte{m.GetKeyset()}, m.GetRefreshes()...) {
+		s, ks, err := ownKeyset(roster, m.GetName(), data)
+		if err == nil && i > 0 && ks.Owner != owner {
+			err = fmt.Errorf("keyset %s is of %q, the first one of %q", s.Digest().Short(), ks.Owner, owner)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("dataset %q: %w", m.GetName(), err)
+		}
+		out, owner = append(out, s), ks.Owner
+	}
+	return out, nil
+}
+
 // dataset verifies what a dataset's owner signed.
 func dataset(roster *operators.Roster, m *labv1.Dataset) (*lab.Dataset, error) {
-	out := &lab.Dataset{Name: m.GetName(), Keyset: &enclave.Keyset{}}
+	out := &lab.Dataset{Name: m.GetName()}
 	fail := func(err error) (*lab.Dataset, error) { return nil, fmt.Errorf("dataset %q: %w", m.GetName(), err) }
-	keyset, err := parse(m.GetKeyset())
+	keysets, err := lineage(roster, m)
 	if err != nil {
+		return nil, err
+	}
+	out.KeysetDigest = keysets[0].Digest()
+	if out.Keyset, out.Dealing, err = enclave.Lineage(out.KeysetDigest, keysets, 0); err != nil {
 		return fail(err)
 	}
-	by, err := roster.VerifyPast(keyset, enclave.KindKeyset, operators.RoleSteward)
-	if err != nil {
-		return fail(err)
+	if out.Keyset.Epoch != int64(len(keysets)) {
+		return fail(fmt.Errorf("it has %d keysets, and the latest in their line is of epoch %d", len(keysets), out.Keyset.Epoch))
 	}
-	if err := keyset.Open(enclave.KindKeyset, out.Keyset); err != nil {
-		return fail(err)
-	}
-	out.KeysetDigest = keyset.Digest()
-	if by.Body != out.Keyset.Owner || out.Keyset.Dataset != out.Name {
-		return fail(fmt.Errorf("keyset %s is of dataset %q of %q, signed for %q", out.KeysetDigest.Short(), out.Keyset.Dataset, out.Keyset.Owner, by.Body))
+	if data := m.GetDisposal(); len(data) > 0 {
+		signed, err := parse(data)
+		if err != nil {
+			return fail(err)
+		}
+		if out.Disposal, err = enclave.OpenOrder(signed, roster); err != nil {
+			return fail(err)
+		}
+		if out.DisposalDigest = signed.Digest(); out.Disposal.Keyset != out.KeysetDigest {
+			return fail(fmt.Errorf("disposal order %s is of keyset %s", out.DisposalDigest.Short(), out.Disposal.Keyset.Short()))
+		}
 	}
 	if len(m.GetManifest()) == 0 {
 		return out, nil
@@ -122,7 +166,8 @@ func dataset(roster *operators.Roster, m *labv1.Dataset) (*lab.Dataset, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if by, err = roster.VerifyPast(manifest, enclave.KindManifest, operators.RoleSteward); err != nil {
+	by, err := roster.VerifyPast(manifest, enclave.KindManifest, operators.RoleSteward)
+	if err != nil {
 		return fail(err)
 	}
 	out.Manifest, out.ManifestDigest = &enclave.Manifest{}, manifest.Digest()
@@ -133,6 +178,66 @@ func dataset(roster *operators.Roster, m *labv1.Dataset) (*lab.Dataset, error) {
 		return fail(fmt.Errorf("manifest %s does not belong to it", out.ManifestDigest.Short()))
 	}
 	return out, nil
+}
+
+// Lineage returns the keysets of a dataset as its owner's stewards signed them, the oldest first.
+func (c *Client) Lineage(ctx context.Context, name string) ([]enclave.Signed, error) {
+	_, roster, err := c.Roster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a, err := c.catalog.GetDataset(ctx, &labv1.GetDatasetRequest{Name: name})
+	if err != nil {
+		return nil, problem(err)
+	}
+	return lineage(roster, a.GetDataset())
+}
+
+// OrderDisposal hands in an order that the caller has signed alone, and says how far the disposal is now.
+func (c *Client) OrderDisposal(ctx context.Context, order enclave.Signed) (*lab.Disposal, error) {
+	a, err := c.catalog.OrderDisposal(ctx, &labv1.OrderDisposalRequest{Order: canon.MustMarshal(order)})
+	if err != nil {
+		return nil, problem(err)
+	}
+	return c.disposal(ctx, a.GetDisposal())
+}
+
+// Disposal says how far the end of a dataset is. Its order and, once there is one, its certificate are verified. One that
+// nobody asked for is sandbox.ErrNotFound.
+func (c *Client) Disposal(ctx context.Context, dataset string) (*lab.Disposal, error) {
+	a, err := c.catalog.GetDisposal(ctx, &labv1.GetDisposalRequest{Dataset: dataset})
+	if err != nil {
+		return nil, problem(err)
+	}
+	return c.disposal(ctx, a.GetDisposal())
+}
+
+func (c *Client) disposal(ctx context.Context, m *labv1.Disposal) (*lab.Disposal, error) {
+	_, roster, err := c.Roster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &lab.Disposal{InForce: m.GetInForce(), Waiting: m.GetWaiting()}
+	if out.Order, err = parse(m.GetOrder()); err != nil {
+		return nil, fmt.Errorf("disposal order: %w", err)
+	}
+	if out.InForce {
+		_, err = enclave.OpenOrder(out.Order, roster)
+	} else {
+		_, err = enclave.OpenRequest(out.Order, roster)
+	}
+	if err != nil || len(m.GetReceipt()) == 0 {
+		return out, err
+	}
+	out.Receipt = &enclave.DisposalReceipt{}
+	if err := canon.Unmarshal(m.GetReceipt(), out.Receipt); err != nil {
+		return nil, fmt.Errorf("certificate of a disposal: %w", err)
+	}
+	checked, err := out.Receipt.Check(c.cfg.RootKey, LogKeys)
+	if err == nil && checked.Certificate.Order.Digest() != out.Order.Digest() {
+		err = fmt.Errorf("certificate %s is of another order", checked.Digest.Short())
+	}
+	return out, err
 }
 
 // RegisterKeyset enters a dataset in the catalogue, after its key was dealt. For its owner's steward, who signed it.

@@ -53,8 +53,8 @@ func (c *Client) Prepare(ctx context.Context, r lab.Request) (*lab.Prepared, err
 	return p, nil
 }
 
-// Submit has the plan of a request signed and records the job. It runs from then on. A lost answer is asked for again
-// under the same ID, so that there is one job.
+// Submit has the plan of a request signed and records the job. It runs from then on. A lost answer, or one that the lab was
+// too busy to give in time, is asked for again under the same ID, so that there is one job.
 func (c *Client) Submit(ctx context.Context, r lab.Request, sign func(*lab.Prepared) (enclave.Signed, error)) (sandbox.Job, error) {
 	if r.ID == "" {
 		r.ID = sandbox.NewJobID(c.cfg.Clock())
@@ -77,7 +77,7 @@ func (c *Client) Submit(ctx context.Context, r lab.Request, sign func(*lab.Prepa
 			return job(a.GetJob())
 		}
 		err = problem(err)
-		if !errors.Is(err, ErrUnavailable) || attempt == retries {
+		if late := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil; !late && !errors.Is(err, ErrUnavailable) || attempt == retries {
 			var e *Error
 			if errors.As(err, &e) && e.Job != "" {
 				return sandbox.Job{ID: e.Job, State: sandbox.Refused}, err

@@ -140,7 +140,7 @@ func (t tables) Statements(ctx context.Context, after int64) ([]sandbox.Statemen
 		if err := r.Scan(&s.Seq, &kind, digest{&d}, &data, instant{&s.Recorded}); err != nil {
 			return s, err
 		}
-		s.Signed, err = envelope(kind, d, data)
+		s.Signed, err = t.parsed.envelope(kind, d, data)
 		return s, err
 	}, "SELECT seq, kind, digest, envelope, recorded FROM statements WHERE seq > $1 ORDER BY seq", after)
 	return out, named(err, "listing statements")
@@ -162,6 +162,9 @@ func (t tables) Artefact(ctx context.Context, kind string, d enclave.Digest) (en
 	if err != nil {
 		return enclave.Signed{}, find(err, fmt.Sprintf("%s %s", kind, d))
 	}
+	if kind == enclave.KindKeyset || kind == enclave.KindManifest { // others are read a few times, soon after they were stored
+		return t.parsed.envelope(kind, d, data)
+	}
 	return envelope(kind, d, data)
 }
 
@@ -173,7 +176,7 @@ func (t tables) Artefacts(ctx context.Context, kind string) ([]enclave.Signed, e
 		if err := r.Scan(digest{&d}, &data); err != nil {
 			return enclave.Signed{}, err
 		}
-		return envelope(kind, d, data)
+		return t.parsed.envelope(kind, d, data)
 	}, "SELECT digest, envelope FROM artefacts WHERE kind = $1 ORDER BY seq", kind)
 	return out, named(err, "listing artefacts")
 }

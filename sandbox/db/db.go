@@ -31,7 +31,7 @@ var _ sandbox.Store = (*DB)(nil)
 // Atomic implements sandbox.Store.
 func (db *DB) Atomic(ctx context.Context, fn func(sandbox.Records) error) error {
 	return db.write(ctx, func(q querier) error {
-		return fn(tables{dialect: db.dialect, read: q, planned: db.planned, write: func(ctx context.Context, step func(querier) error) error {
+		return fn(tables{parsed: db.parsed, dialect: db.dialect, read: q, planned: db.planned, write: func(ctx context.Context, step func(querier) error) error {
 			return savepoint(ctx, q, step)
 		}})
 	})

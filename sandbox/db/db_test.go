@@ -15,6 +15,8 @@ import (
 
 	"github.com/pressly/goose/v3"
 
+	"github.com/google/go-cmp/cmp"
+
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/sandbox"
@@ -122,6 +124,53 @@ func TestReadNoticesAnExchangedEnvelope(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.Artefact(t.Context(), "plan", d); !errors.Is(err, sandbox.ErrDamaged) {
+		t.Errorf("an exchanged envelope gives %v", err)
+	}
+}
+
+// What was parsed before is given out only for the bytes that it was parsed from: another process may have added a signature,
+// and somebody may have exchanged the record.
+func TestParsedEnvelopesFollowTheRecord(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lab.db")
+	s := open(t, path)
+	ks := dbtest.Signed(enclave.KindKeyset, `{"n":1}`, "a")
+	d, err := s.PutArtefact(t.Context(), ks, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func() []enclave.Signed {
+		t.Helper()
+		one, err := s.Artefact(t.Context(), enclave.KindKeyset, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.Artefacts(t.Context(), enclave.KindKeyset)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(all, one)
+	}
+	if diff := cmp.Diff([]enclave.Signed{ks, ks}, read()); diff != "" {
+		t.Error(diff)
+	}
+	pool, err := db.Connect(path, "_txlock=immediate", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	exchange := func(with enclave.Signed) {
+		t.Helper()
+		if _, err := pool.ExecContext(t.Context(), "UPDATE artefacts SET envelope = $1", canon.MustMarshal(with)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	both := dbtest.Signed(enclave.KindKeyset, `{"n":1}`, "a", "b")
+	exchange(both)
+	if diff := cmp.Diff([]enclave.Signed{both, both}, read()); diff != "" {
+		t.Errorf("a signature more: %s", diff)
+	}
+	exchange(dbtest.Signed(enclave.KindKeyset, `{"n":2}`, "a"))
+	if _, err := s.Artefact(t.Context(), enclave.KindKeyset, d); !errors.Is(err, sandbox.ErrDamaged) {
 		t.Errorf("an exchanged envelope gives %v", err)
 	}
 }

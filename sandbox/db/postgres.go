@@ -63,7 +63,7 @@ func OpenPostgres(ctx context.Context, cfg Postgres) (*DB, error) {
 		pool.Close()
 		return nil, fmt.Errorf("opening metadata at %q, database %q: %w", conf.ConnConfig.Host, conf.ConnConfig.Database, explain(err))
 	}
-	db := &DB{tables: tables{dialect: postgresDialect, read: native{pool}, write: s.transact}, close: s.close, server: s}
+	db := &DB{tables: tables{parsed: &parsed{}, dialect: postgresDialect, read: native{pool}, write: s.transact}, close: s.close, server: s}
 	db.tables.planned = func(ctx context.Context, q querier, id sandbox.JobID) error {
 		if err := db.announce(ctx, q, id, delivery); err != nil {
 			return err

@@ -29,7 +29,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	if err := f.open(ctx, path); err != nil {
 		return nil, fmt.Errorf("opening metadata %q: %w", path, errors.Join(explain(err), f.close()))
 	}
-	db := &DB{tables: tables{dialect: sqliteDialect, read: &standard{q: f.reader}, write: f.transact}, close: f.close, wake: make(chan struct{}, 1)}
+	db := &DB{tables: tables{parsed: &parsed{}, dialect: sqliteDialect, read: &standard{q: f.reader}, write: f.transact}, close: f.close, wake: make(chan struct{}, 1)}
 	db.tables.planned = db.tell
 	return db, nil
 }

@@ -1,10 +1,12 @@
 package db
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"yingzhou.dev/lab/enclave"
@@ -25,6 +27,7 @@ type tables struct {
 	read    querier
 	planned func(ctx context.Context, q querier, id sandbox.JobID) error // joins the transaction that plans a job
 	write   func(ctx context.Context, fn func(querier) error) error      // runs fn in a transaction; perhaps more than once
+	parsed  *parsed
 }
 
 // dialect is where the two databases' SQL differs.
@@ -126,6 +129,45 @@ func (v instant) Scan(src any) error {
 	}
 	*v.t = time.UnixMicro(n).UTC()
 	return nil
+}
+
+// parsed remembers envelopes that were read before, by their stored bytes: statements, keysets and manifests are read many
+// times for each job, and hardly ever change. What is given out is shared: nobody may write to it.
+type parsed struct {
+	mu  sync.Mutex
+	all map[enclave.Digest]parsedEnvelope
+}
+
+type parsedEnvelope struct {
+	data   []byte
+	signed enclave.Signed
+}
+
+// manyParsed is how many envelopes are remembered before all are forgotten.
+const manyParsed = 4096
+
+// envelope is the function of that name, for bytes that may have been parsed before.
+func (p *parsed) envelope(kind string, d enclave.Digest, data []byte) (enclave.Signed, error) {
+	if p == nil {
+		return envelope(kind, d, data)
+	}
+	p.mu.Lock()
+	known, ok := p.all[d]
+	p.mu.Unlock()
+	if ok && known.signed.Kind == kind && bytes.Equal(known.data, data) {
+		return known.signed, nil
+	}
+	s, err := envelope(kind, d, data)
+	if err != nil {
+		return s, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all == nil || len(p.all) >= manyParsed {
+		p.all = map[enclave.Digest]parsedEnvelope{}
+	}
+	p.all[d] = parsedEnvelope{data: bytes.Clone(data), signed: s} // the driver may use the buffer again
+	return s, nil
 }
 
 // envelope parses a stored canon.Signed and checks that it is the one it is filed as.

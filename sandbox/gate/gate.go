@@ -1,11 +1,16 @@
 // Package gate is the control plane's way to the custodians: it asks one of them to lead a release and passes over one
-// that cannot be reached. It sees what they sign and a table that only the analyst can open.
+// that cannot be reached, and has each destroy what it holds of a dataset that ends. It sees what they sign and a table that
+// only the analyst can open.
 package gate
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync/atomic"
+
+	"google.golang.org/grpc/status"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/custodian"
@@ -52,3 +57,29 @@ func (g *Gate) Refused(err error) (string, bool) {
 	}
 	return "", false
 }
+
+// Destroy is a part of lab.Destroyer: it has one custodian destroy what it holds of an order's lineage. Errors say what a
+// person may know: which custodian, and its refusal or that it cannot be reached.
+func (g *Gate) Destroy(ctx context.Context, name string, order, roster enclave.Signed) (enclave.Signed, error) {
+	i := slices.IndexFunc(g.custodians, func(c *custodian.Client) bool { return c.Name() == name })
+	if i < 0 {
+		return enclave.Signed{}, fmt.Errorf("custodian %q: the control plane's configuration does not say where it is", name)
+	}
+	word, err := g.custodians[i].Dispose(ctx, order, &roster)
+	if err == nil {
+		return word, nil
+	}
+	if st, ok := refusal.Status(err); ok {
+		err = &told{text: status.Convert(st.Err()).Message(), cause: err}
+	}
+	return word, err
+}
+
+// told is an error in the words that may be shown, with what is behind it.
+type told struct {
+	text  string
+	cause error
+}
+
+func (t *told) Error() string { return t.text }
+func (t *told) Unwrap() error { return t.cause }

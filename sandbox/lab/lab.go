@@ -7,12 +7,14 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -89,7 +91,8 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Admission, NodeProgram, Watch, Clock and Logger are required.
+// Config is what the control plane works with. All fields but Admission, NodeProgram, Destroyer, Watch, Clock and Logger are
+// required.
 type Config struct {
 	Store     sandbox.Store
 	Log       Log
@@ -99,6 +102,7 @@ type Config struct {
 	Admission Admission // nil = every worker starts at once
 	// NodeProgram names the program of the compute nodes and what isolates it, for receipts of joint plans; nil = none.
 	NodeProgram func(ctx context.Context) (program enclave.Digest, isolation string, err error)
+	Destroyer   Destroyer         // carries out disposals; nil = they are ordered and no more
 	Lab         Signer            // RoleLab: grants
 	Node        Signer            // RoleNode: receipts
 	RootKey     ed25519.PublicKey // the lab's root key
@@ -114,7 +118,41 @@ type Lab struct {
 	cfg     Config
 	seen    *seenFiles
 	indexed *indexed
+	rosters *openedRosters
+	ends    *ends
 	joint   chan struct{} // full while a joint job is being opened
+}
+
+// openedRosters remembers rosters whose signature was verified: each call asks for the latest.
+type openedRosters struct {
+	mu  sync.Mutex
+	all map[enclave.Digest]openedRoster
+}
+
+type openedRoster struct {
+	kind   string
+	sigs   []canon.Signature // as verified
+	roster *operators.Roster // nobody writes to it
+}
+
+// open is operators.OpenRoster. The same signatures over the same kind and body, which the digest names, are verified once.
+func (o *openedRosters) open(s enclave.Signed, root ed25519.PublicKey) (*operators.Roster, error) {
+	d := s.Digest()
+	same := func(a, b canon.Signature) bool { return a.By == b.By && bytes.Equal(a.Sig, b.Sig) }
+	o.mu.Lock()
+	known, ok := o.all[d]
+	o.mu.Unlock()
+	if ok && known.kind == s.Kind && slices.EqualFunc(known.sigs, s.Sigs, same) {
+		return known.roster, nil
+	}
+	r, err := operators.OpenRoster(s, root)
+	if err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all[d] = openedRoster{kind: s.Kind, sigs: slices.Clone(s.Sigs), roster: r}
+	return r, nil
 }
 
 // indexed is how far this process knows the store's index of the log to reach.
@@ -145,7 +183,8 @@ func New(ctx context.Context, cfg Config) (*Lab, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}, indexed: &indexed{}, joint: make(chan struct{}, 1)}
+	l := &Lab{cfg: cfg, seen: &seenFiles{digests: map[seenFile]enclave.Digest{}}, indexed: &indexed{}, rosters: &openedRosters{all: map[enclave.Digest]openedRoster{}},
+		ends: &ends{why: map[string]string{}, discarded: map[enclave.Digest]bool{}, busy: map[enclave.Digest]chan struct{}{}}, joint: make(chan struct{}, 1)}
 	return l, l.index(ctx)
 }
 
@@ -268,7 +307,7 @@ func (l *Lab) Roster(ctx context.Context) (enclave.Signed, *operators.Roster, er
 		if s.Signed.Kind != operators.KindRoster {
 			continue
 		}
-		r, err := operators.OpenRoster(s.Signed, l.cfg.RootKey)
+		r, err := l.rosters.open(s.Signed, l.cfg.RootKey)
 		if err != nil {
 			return enclave.Signed{}, nil, fmt.Errorf("stored roster: %w", err)
 		}

@@ -40,13 +40,15 @@ type world struct {
 	lab      *lab.Lab
 	scenario enclave.Digest
 
-	logDown   bool
-	worker    fakeWorker
-	queue     lab.Admission
-	gate      fakeGate
-	stage     error
-	have      bool // blobs have arrived
-	published enclave.Digest
+	logDown    bool
+	logDownFor string // entries of this type cannot be written
+	destroyer  lab.Destroyer
+	worker     fakeWorker
+	queue      lab.Admission
+	gate       fakeGate
+	stage      error
+	have       bool // blobs have arrived
+	published  enclave.Digest
 }
 
 type signer struct {
@@ -75,6 +77,17 @@ func (w *world) sign(by, kind string, v any) enclave.Signed {
 	return s
 }
 
+// newKey makes a party's key and returns the public half.
+func (w *world) newKey(name string) ed25519.PublicKey {
+	w.t.Helper()
+	pub, priv, err := ed25519.GenerateKey(nil)
+	w.check(err)
+	w.keys[name] = priv
+	return pub
+}
+
+func (w *world) rootKey() ed25519.PublicKey { return w.keys["root"].Public().(ed25519.PublicKey) }
+
 var approved = canon.Sum([]byte("worker"))
 
 func newWorld(t *testing.T) *world {
@@ -90,10 +103,7 @@ func newWorld(t *testing.T) *world {
 		{Name: "analyst", Role: operators.RoleAnalyst, Body: "op"}, {Name: "rival", Role: operators.RoleAnalyst, Body: "rival"},
 		{Name: "lab", Role: operators.RoleLab, Body: "bureau"}, {Name: "node", Role: operators.RoleNode, Body: "dc"},
 		{Name: "ca", Role: operators.RoleCustodian, Body: "a"}, {Name: "cb", Role: operators.RoleCustodian, Body: "b"}, {Name: "cc", Role: operators.RoleCustodian, Body: "c"}} {
-		pub, priv, err := ed25519.GenerateKey(nil)
-		w.check(err)
-		w.keys[p.Name] = priv
-		if p.Verify = pub; p.Name != "root" {
+		if p.Verify = w.newKey(p.Name); p.Name != "root" {
 			roster.Parties = append(roster.Parties, p)
 		}
 	}
@@ -120,7 +130,7 @@ func (w *world) openStore() {
 	var err error
 	w.store, err = db.Open(w.t.Context(), filepath.Join(w.dir, "lab.db"))
 	w.check(err)
-	w.lab, err = lab.New(w.t.Context(), lab.Config{Store: w.store, Log: fakeLog{w.log, w}, Gate: &w.gate, Inputs: fakeInputs{w}, Worker: &w.worker, Admission: w.queue,
+	w.lab, err = lab.New(w.t.Context(), lab.Config{Store: w.store, Log: fakeLog{w.log, w}, Gate: &w.gate, Inputs: fakeInputs{w}, Worker: &w.worker, Admission: w.queue, Destroyer: w.destroyer,
 		Lab: signer{"lab", w.keys["lab"]}, Node: signer{"node", w.keys["node"]}, RootKey: w.keys["root"].Public().(ed25519.PublicKey),
 		TempDir: filepath.Join(w.dir, "tmp"), Has: func(enclave.Digest) bool { return w.have }, Clock: func() time.Time { return w.now }})
 	w.check(err)
@@ -140,7 +150,7 @@ type fakeLog struct {
 var errLogDown = errors.New("the log is down")
 
 func (l fakeLog) Append(ctx context.Context, e ...enclave.Entry) ([]enclave.LogProof, error) {
-	if l.w.logDown {
+	if l.w.logDown || l.w.logDownFor != "" && e[0].Type == l.w.logDownFor {
 		return nil, errLogDown
 	}
 	return l.Log.Append(ctx, e...)

@@ -2,6 +2,9 @@ package lab_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -104,5 +107,29 @@ func TestStepOfALostProcess(t *testing.T) {
 	_, cp, err := w.log.Checkpoint(t.Context())
 	if err != nil || have[0].Index != cp.Size-1 {
 		t.Errorf("it is at %d of %d: %v", have[0].Index, cp.Size, err)
+	}
+}
+
+// TestTidyRemovesWhatEndedElsewhere: inputs that were staged here for jobs that another process brought to their end.
+func TestTidyRemovesWhatEndedElsewhere(t *testing.T) {
+	w := ready(t)
+	ended, err := w.submit(query)
+	w.check(err)
+	_, err = w.lab.Run(t.Context(), ended.ID, nil)
+	w.check(err)
+	waiting, err := w.submit(query + " -- waits")
+	w.check(err)
+	for _, name := range []string{string(ended.ID), string(waiting.ID), "else"} {
+		w.check(os.MkdirAll(filepath.Join(w.dir, "tmp", name), 0o755))
+	}
+	w.check(w.lab.Tidy(t.Context()))
+	left, err := os.ReadDir(filepath.Join(w.dir, "tmp"))
+	w.check(err)
+	var names []string
+	for _, e := range left {
+		names = append(names, e.Name())
+	}
+	if len(names) != 2 || !slices.Contains(names, string(waiting.ID)) || !slices.Contains(names, "else") {
+		t.Errorf("left are %v, want the inputs of %s, which waits, and what is no job's", names, waiting.ID)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,5 +147,37 @@ func TestUnapprovedDoesNotStart(t *testing.T) {
 	var mismatch *runner.DigestError
 	if !errors.As(err, &mismatch) || !strings.Contains(err.Error(), approved.String()) || !strings.Contains(err.Error(), there.String()) {
 		t.Errorf("ran, or said %v", err)
+	}
+}
+
+// leftovers is a back end with tasks that an earlier process started.
+type leftovers struct {
+	runner.Runner
+	tasks []runner.Handle
+}
+
+func (l *leftovers) List(context.Context, map[string]string) ([]runner.Handle, error) {
+	return slices.Clone(l.tasks), nil
+}
+
+func (l *leftovers) Remove(_ context.Context, h runner.Handle) error {
+	l.tasks = slices.DeleteFunc(l.tasks, func(t runner.Handle) bool { return t == h })
+	return nil
+}
+
+// TestTidy: a job that an earlier process of this node began was taken up by another one, and ended there.
+func TestTidy(t *testing.T) {
+	unfinished := []sandbox.Job{{ID: "job-a"}, {ID: "job-b"}}
+	n := &Node{cfg: Config{Lab: t.TempDir(), Unfinished: func(context.Context) ([]sandbox.Job, error) { return unfinished, nil }}}
+	if err := n.Tidy(t.Context()); err != nil {
+		t.Errorf("a node that has run nothing: %v", err)
+	}
+	left := &leftovers{tasks: []runner.Handle{"job-a", "job-b"}}
+	n.runner = left
+	for _, want := range []int{2, 1} {
+		if err := n.Tidy(t.Context()); err != nil || len(left.tasks) != want {
+			t.Errorf("left are %v, %v; want %d", left.tasks, err, want)
+		}
+		unfinished = unfinished[:1] // job-b has ended meanwhile
 	}
 }

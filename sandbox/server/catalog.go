@@ -29,6 +29,18 @@ func (c catalogService) dataset(ctx context.Context, d *lab.Dataset) (*labv1.Dat
 	}
 	out := &labv1.Dataset{Name: d.Name, Owner: d.Keyset.Owner, BudgetMicro: d.Keyset.BudgetMicro, KeysetDigest: text(d.KeysetDigest),
 		ManifestDigest: text(d.ManifestDigest), Keyset: canon.MustMarshal(keyset)}
+	lineage, order, err := c.s.cfg.Lab.SignedLineage(ctx, d.Name)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range lineage {
+		if s.Digest() != d.KeysetDigest {
+			out.Refreshes = append(out.Refreshes, canon.MustMarshal(s))
+		}
+	}
+	if order.Body != nil {
+		out.Disposal = canon.MustMarshal(order)
+	}
 	if d.Manifest != nil {
 		out.Title, out.Version, out.Manifest = d.Manifest.Catalog.Title, d.Manifest.Version, canon.MustMarshal(manifest)
 	}
@@ -80,6 +92,42 @@ func (c catalogService) PublishManifest(ctx context.Context, r *labv1.PublishMan
 		return nil, err
 	}
 	return &labv1.PublishManifestResponse{Digest: text(signed.Digest())}, nil
+}
+
+func (c catalogService) OrderDisposal(ctx context.Context, r *labv1.OrderDisposalRequest) (*labv1.OrderDisposalResponse, error) {
+	signed, err := c.s.own(ctx, r.GetOrder())
+	if err != nil {
+		return nil, err
+	}
+	var o enclave.DisposalOrder
+	if err := signed.Open(enclave.KindDisposalOrder, &o); err != nil {
+		return nil, invalid("the order cannot be read: %v", err)
+	}
+	if _, _, err := c.s.cfg.Lab.OrderDisposal(ctx, signed); err != nil {
+		return nil, err
+	}
+	// From here on it stands. Who hangs up does not keep it from being carried out.
+	d, err := c.s.cfg.Lab.Dispose(ctx, o.Dataset)
+	if err != nil {
+		return nil, err
+	}
+	return &labv1.OrderDisposalResponse{Disposal: disposal(d)}, nil
+}
+
+func (c catalogService) GetDisposal(ctx context.Context, r *labv1.GetDisposalRequest) (*labv1.GetDisposalResponse, error) {
+	d, err := c.s.cfg.Lab.Disposal(ctx, r.GetDataset())
+	if err != nil {
+		return nil, err
+	}
+	return &labv1.GetDisposalResponse{Disposal: disposal(d)}, nil
+}
+
+func disposal(d *lab.Disposal) *labv1.Disposal {
+	out := &labv1.Disposal{Order: canon.MustMarshal(d.Order), InForce: d.InForce, Waiting: d.Waiting}
+	if d.Receipt != nil {
+		out.Receipt = canon.MustMarshal(d.Receipt)
+	}
+	return out
 }
 
 func (c catalogService) MissingBlobs(_ context.Context, r *labv1.MissingBlobsRequest) (*labv1.MissingBlobsResponse, error) {

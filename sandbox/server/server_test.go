@@ -53,6 +53,7 @@ func TestTableSecondOpinion(t *testing.T) {
 		labv1.CatalogService_RegisterKeyset_FullMethodName:   "steward",
 		labv1.CatalogService_PublishManifest_FullMethodName:  "steward",
 		labv1.CatalogService_UploadBlob_FullMethodName:       "steward",
+		labv1.CatalogService_OrderDisposal_FullMethodName:    "steward official",
 		labv1.JobService_SubmitJob_FullMethodName:            "analyst",
 		labv1.JobService_CancelJob_FullMethodName:            "analyst",
 		labv1.ReleaseService_GetRelease_FullMethodName:       "analyst",

@@ -16,6 +16,7 @@ var (
 	steward  = roles(operators.RoleSteward)
 	analyst  = roles(operators.RoleAnalyst)
 	official = roles(operators.RoleOfficial)
+	enders   = roles(operators.RoleSteward, operators.RoleOfficial)
 	signers  = roles(operators.RoleSteward, operators.RoleAnalyst, operators.RoleOfficial)
 	auditors = roles(operators.RoleAuditor, operators.RoleOfficial, operators.RoleSteward, operators.RoleCustodian)
 )
@@ -44,6 +45,8 @@ func Methods() rpc.Table {
 		labv1.CatalogService_MissingBlobs_FullMethodName:    {Roles: steward, Deadline: normal, Max: statementMax},
 		labv1.CatalogService_UploadBlob_FullMethodName:      {Roles: steward, Deadline: upload, Max: chunkMax},
 		labv1.CatalogService_PublishManifest_FullMethodName: {Roles: steward, Deadline: long, Max: artefactMax},
+		labv1.CatalogService_OrderDisposal_FullMethodName:   {Roles: enders, Deadline: long, Max: statementMax, Cost: 10},
+		labv1.CatalogService_GetDisposal_FullMethodName:     {Roles: people, Deadline: normal, Cost: 2},
 
 		labv1.OperatorService_RecordStatement_FullMethodName: {Roles: signers, Deadline: normal, Max: statementMax},
 		labv1.OperatorService_ListStatements_FullMethodName:  {Roles: people, Deadline: normal, Cost: 5},

@@ -2,6 +2,7 @@ package agency
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"yingzhou.dev/lab/enclave"
@@ -65,17 +66,44 @@ func (a *Agency) Refresh(ctx context.Context, dataset string, budgetMicro int64)
 	return dealt.Keyset, a.cfg.Lab.RegisterKeyset(ctx, dealt.Keyset)
 }
 
-// Order signs the order that ends a dataset for good (art. 19).
-func (a *Agency) Order(ctx context.Context, dataset, cause, reason string) (*lab.Dataset, canon.Signed, error) {
-	d, err := a.owned(ctx, dataset)
+// Ender is what it takes of a lab to sign a disposal order.
+type Ender interface {
+	Dataset(ctx context.Context, name string) (*lab.Dataset, error)
+	Disposal(ctx context.Context, dataset string) (*lab.Disposal, error)
+}
+
+// SignOrder signs the order that ends a dataset for good (art. 19), as a steward of its owner or as an official. Where an
+// official has asked for the same already, with the same cause and reason, a second one signs the same bytes; where with
+// another, that is a conflict, and the text says what was asked for.
+func SignOrder(ctx context.Context, l Ender, by operators.Party, id *keys.Identity, now canon.Time, dataset, cause, reason string) (*lab.Dataset, canon.Signed, error) {
+	d, err := l.Dataset(ctx, dataset)
 	if err != nil {
 		return nil, canon.Signed{}, err
 	}
-	order := enclave.DisposalOrder{Dataset: dataset, Owner: d.Keyset.Owner, Keyset: d.KeysetDigest, Cause: cause, Reason: reason, By: a.steward.Name(), Made: canon.At(a.cfg.Clock())}
+	if by.Role == operators.RoleSteward && d.Keyset.Owner != by.Body {
+		return nil, canon.Signed{}, fmt.Errorf("dataset %q %w: it is of %s, and %s acts for %s", dataset, ErrNotYours, d.Keyset.Owner, by.Name, by.Body)
+	}
+	order := enclave.DisposalOrder{Dataset: dataset, Owner: d.Keyset.Owner, Keyset: d.KeysetDigest, Cause: cause, Reason: reason, By: by.Name, Made: now}
 	if err := order.Validate(); err != nil {
 		return nil, canon.Signed{}, err
 	}
-	s, err := keys.SealWith(a.steward, enclave.KindDisposalOrder, order)
+	if by.Role == operators.RoleOfficial && d.Disposal == nil {
+		was, err := l.Disposal(ctx, dataset)
+		if err == nil && !was.InForce {
+			var o enclave.DisposalOrder
+			if err := was.Order.Open(enclave.KindDisposalOrder, &o); err != nil {
+				return nil, canon.Signed{}, err
+			}
+			if o.Cause == cause && o.Reason == reason {
+				order = o
+			} else if o.By != by.Name {
+				return nil, canon.Signed{}, fmt.Errorf("disposing of dataset %q: %w: %s has asked for it, cause %s, reason %q; whoever agrees says the same", dataset, sandbox.ErrConflict, o.By, o.Cause, o.Reason)
+			}
+		} else if err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+			return nil, canon.Signed{}, err
+		}
+	}
+	s, err := keys.SealWith(id, enclave.KindDisposalOrder, order)
 	return d, s, err
 }
 

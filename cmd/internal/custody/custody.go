@@ -36,6 +36,7 @@ import (
 type body struct {
 	cfg    *Config
 	env    daemon.Env
+	me     *release.Custodian
 	closes []func() error
 }
 
@@ -58,10 +59,38 @@ func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
 	env.Logger.InfoContext(ctx, "serving", "lab", c.Lab, "address", l.Addr().String(), "name", env.TLS.Name().String())
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.Serve(gctx, l) })
+	g.Go(func() error { b.follow(gctx); return nil })
 	if serveNode != nil {
 		g.Go(func() error { return serveNode(gctx) })
 	}
 	return g.Wait()
+}
+
+// How often a custodian reads the log when nobody asks it for anything: soon again while the log cannot be read.
+const (
+	followEvery = 10 * time.Minute
+	followRetry = 5 * time.Second
+)
+
+// follow reads the log by itself: a custodian that was put back from an old copy destroys what was to be destroyed, and a
+// log that was rewritten is noticed, without anybody asking.
+func (b *body) follow(ctx context.Context) {
+	for {
+		wait := followEvery
+		if err := b.me.Follow(ctx); err != nil {
+			if !refusal.Final(err) {
+				wait = followRetry
+			}
+			b.env.Logger.WarnContext(ctx, "the log was not followed", "error", err)
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
 }
 
 // open makes the server, and what serves other custodians' nodes if this body has one.
@@ -101,6 +130,7 @@ func (b *body) open() (_ *rpc.Server, serveNode func(context.Context) error, err
 	if err != nil {
 		return nil, nil, err
 	}
+	b.me = me
 	b.closes = append(b.closes, me.Close)
 	var peers []*service.Peer
 	for _, a := range b.cfg.Peers {

@@ -49,7 +49,7 @@ type Log struct {
 
 // Trace says where OpenTelemetry traces go. Spans name methods, callers and outcomes, never what was asked.
 type Trace struct {
-	Endpoint string  `yaml:"endpoint"` // OTLP over HTTP, such as http://127.0.0.1:4318; "" = no traces
+	Endpoint string  `yaml:"endpoint"` // OTLP over HTTP, such as http://127.0.0.1:4318, to which /v1/traces is added; "" = no traces
 	Ratio    float64 `yaml:"ratio"`    // of calls that begin here; 0 = all
 }
 

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net/url"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -16,7 +17,12 @@ func (t Trace) start(ctx context.Context, env *Env) (end func(context.Context) e
 	if t.Endpoint == "" {
 		return func(context.Context) error { return nil }, nil
 	}
-	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(t.Endpoint))
+	base, err := url.Parse(t.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("trace.endpoint: %w", err)
+	}
+	// The exporter takes a URL as it is; collectors listen at this path below their address.
+	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(base.JoinPath("v1", "traces").String()))
 	if err != nil {
 		return nil, fmt.Errorf("trace.endpoint: %w", err)
 	}

@@ -7,7 +7,7 @@
 //	OUT/labd/               labd.yaml, signing keys, database, log, blobs
 //	OUT/labd-2/ …           further control planes on the same PostgreSQL, log and blobs
 //	OUT/witness/            witness.yaml, cosigning key, what it saw last
-//	OUT/CUSTODIAN/          custodian.yaml, identity, keyring, ledger, copies of blobs
+//	OUT/CUSTODIAN/          custodian.yaml, client.yaml, identity, keyring, ledger, copies of blobs
 //	OUT/people/NAME/        client.yaml, identity, and for a steward the agency's keys
 package deploy
 
@@ -456,8 +456,7 @@ func (l *layout) person(laid *Laid, p operators.Party) error {
 			return err
 		}
 	}
-	text := "# Where the lab is and who you are. Every key is explained at cmd/internal/desk.Config.\n" +
-		fmt.Sprintf("lab: %q\nserver: %q\nroot: %x\ntls: {cert: tls.crt, key: tls.key, ca: ca.crt}\nidentity: identity.key\n", l.roster.Lab, laid.Server, l.root)
+	text := "# Where the lab is and who you are. Every key is explained at cmd/internal/desk.Config.\n" + l.client(laid) + "identity: identity.key\n"
 	if p.Role == operators.RoleSteward {
 		if err := durable.MkdirAll(filepath.Join(l.out, dir, "agency"), 0o700); err != nil {
 			return err
@@ -527,5 +526,14 @@ func (l *layout) custodian(laid *Laid, p operators.Party) error {
 			}
 		}
 	}
-	return l.write(filepath.Join(dir, "custodian.yaml"), text)
+	if err := l.write(filepath.Join(dir, "custodian.yaml"), text); err != nil {
+		return err
+	}
+	// So that its people can rotate its wrapping keys from its folder.
+	return l.write(filepath.Join(dir, "client.yaml"), "# Where the lab is, for `lab --client` in the custodian's own name. Every key is explained at cmd/internal/desk.Config.\n"+l.client(laid))
+}
+
+// client is what every client's configuration begins with.
+func (l *layout) client(laid *Laid) string {
+	return fmt.Sprintf("lab: %q\nserver: %q\nroot: %x\ntls: {cert: tls.crt, key: tls.key, ca: ca.crt}\n", l.roster.Lab, laid.Server, l.root)
 }

@@ -46,6 +46,18 @@ type Lab interface {
 	SealTable(ctx context.Context, path, dataset, steward string, opts agency.SealOptions) (*agency.Sealed, error)
 	DestroyProject(ctx context.Context, project, steward string) error
 
+	// Lineage is the keysets of a dataset, the oldest first.
+	Lineage(ctx context.Context, dataset string) ([]enclave.Signed, error)
+	// Refresh deals a dataset's key again and has the old pieces erased. A keyset along with an error is in force.
+	Refresh(ctx context.Context, dataset, steward string, budgetMicro int64) (*enclave.Keyset, error)
+	// Rotate has custodians wrap their pieces under new keys and names them: all, or the one whose folder this is.
+	Rotate(ctx context.Context, dataset string) (custodians []string, err error)
+	// ReplaceCustodian makes a roster in which p acts and the old custodian does not.
+	ReplaceCustodian(ctx context.Context, old string, p operators.Party) error
+	// DisposeDataset orders the end of a dataset, as a steward or an official, and says how far it is.
+	DisposeDataset(ctx context.Context, dataset, who, cause, reason string) (*lab.Disposal, error)
+	Disposal(ctx context.Context, dataset string) (*lab.Disposal, error)
+
 	Prepare(ctx context.Context, r lab.Request) (*lab.Prepared, error)
 	Submit(ctx context.Context, r lab.Request, sign func(*lab.Prepared) (enclave.Signed, error)) (sandbox.Job, error)
 	Run(ctx context.Context, id sandbox.JobID, watch func(sandbox.Job)) (sandbox.Job, error)
@@ -58,6 +70,8 @@ type Lab interface {
 	Bundle(ctx context.Context, id sandbox.JobID) (*enclave.Bundle, error)
 	Checkpoint(ctx context.Context) (string, enclave.Checkpoint, error)
 	Entries(ctx context.Context, from, to int64) iter.Seq2[audit.Record, error]
+	// Recheck has custodians hold a release against their own key pieces.
+	Recheck(ctx context.Context, id sandbox.JobID) ([]home.Rechecked, error)
 
 	WorkerDigests(ctx context.Context) ([]enclave.Digest, error)
 	Isolation(ctx context.Context) (isolation, why string, err error)

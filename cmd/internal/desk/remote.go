@@ -20,7 +20,6 @@ import (
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/schema"
 	"yingzhou.dev/lab/enclave/store"
-	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/internal/pki"
@@ -50,6 +49,7 @@ type Config struct {
 type Remote struct {
 	*client.Client
 
+	dir   string
 	cfg   Config
 	root  ed25519.PublicKey
 	tls   *pki.Source
@@ -80,7 +80,7 @@ func OpenRemote(dir, server string, clock func() time.Time) (*Remote, error) {
 	if _, err := rpc.Addresses(cfg.Server); err != nil {
 		return nil, fmt.Errorf("%s: server: %w", path, err)
 	}
-	r := &Remote{cfg: cfg, root: root, clock: clock}
+	r := &Remote{dir: dir, cfg: cfg, root: root, clock: clock}
 	if r.tls, err = pki.Open(cfg.Lab, cfg.TLS, clock); err != nil {
 		return nil, err
 	}
@@ -121,12 +121,9 @@ func (r *Remote) Identity(name string) (*keys.Identity, error) {
 
 // AddPerson makes a person's keys in this folder, and a new roster with them, which the lab's root key signs here.
 func (r *Remote) AddPerson(ctx context.Context, p operators.Party) error {
-	if r.cfg.RootKey == "" {
-		return fmt.Errorf("adding %q: %w: %s names no root_key, which must sign the roster", p.Name, sandbox.ErrNotFound, ConfigFile)
-	}
-	root, err := keys.LoadIdentity(r.cfg.RootKey)
+	root, err := r.rootKey(fmt.Sprintf("adding %q", p.Name))
 	if err != nil {
-		return fmt.Errorf("signing the roster: %w", err)
+		return err
 	}
 	_, roster, err := r.Roster(ctx)
 	if err != nil {
@@ -154,17 +151,7 @@ func (r *Remote) AddPerson(ctx context.Context, p operators.Party) error {
 	}
 	failpoint.Hit(failpoint.IdentityStored)
 	p.Verify, p.HPKE = id.Verify(), id.HPKE()
-	next := *roster
-	next.Serial, next.Made = roster.Serial+1, canon.At(r.clock())
-	next.Parties = append(slices.Clone(roster.Parties), p)
-	if err := next.Validate(); err != nil {
-		return err
-	}
-	signed, err := keys.SealWith(root, operators.KindRoster, next)
-	if err != nil {
-		return err
-	}
-	return r.PutRoster(ctx, signed)
+	return r.putRoster(ctx, root, roster, append(slices.Clone(roster.Parties), p))
 }
 
 // agency opens the steward's own side. Sealing writes to a store in the agency's folder, from where blobs are sent.
@@ -196,19 +183,15 @@ func (r *Remote) deal(ctx context.Context, keyset enclave.Signed, p seal.DealtPi
 	if err != nil {
 		return err
 	}
-	address, ok := info.Custodians[p.Custodian]
-	if !ok {
-		return fmt.Errorf("custodian %q: %w: the lab does not say where it is; a key is dealt to all custodians or to none", p.Custodian, sandbox.ErrNotFound)
-	}
 	roster, _, err := r.Roster(ctx)
 	if err != nil {
 		return err
 	}
-	conn, err := rpc.Dial(address, r.tls.Client(pki.Name{Role: string(operators.RoleCustodian), Party: p.Custodian}))
+	err = r.ask(ctx, info, p.Custodian, func(c *custodian.Client) error { return c.Accept(ctx, keyset, p.Piece, p.Sealed, &roster) })
 	if err != nil {
-		return err
+		return fmt.Errorf("a key is dealt to all custodians or to none: %w", err)
 	}
-	return errors.Join(custodian.New(p.Custodian, conn).Accept(ctx, keyset, p.Piece, p.Sealed, &roster), conn.Close())
+	return nil
 }
 
 // RegisterDataset deals a dataset's key to the custodians and registers its keyset.

@@ -120,7 +120,7 @@ func (l *lab) intact(ctx context.Context, before seen) error {
 // temporary is what nobody needs once everything has come to its end, and blob what the control plane stores, in either
 // layout.
 var (
-	temporary = regexp.MustCompile(`(^|/)(tmp|pending|incoming)/.|(^|/)\.tmp-|/outbox$`)
+	temporary = regexp.MustCompile(`(^|/)(tmp|pending|incoming)/.|(^|/)\.tmp-|/outbox$|/log/.*[0-9]{4,}$`)
 	blob      = regexp.MustCompile(`^(plane|labd)/blobs/blobs/`)
 )
 

@@ -110,7 +110,7 @@ func tornShares(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	stored := l.glob(l.custodians() + "/state/shares/*")
+	stored := l.glob(l.custodians() + "/state/shares/*-1.json")
 	if len(stored) == 0 {
 		return errors.New("no shares are stored")
 	}
@@ -122,7 +122,7 @@ func tornShares(ctx context.Context, l *lab) error {
 		return err
 	}
 	r := l.run(ctx, nil, "lab", "job", "watch", string(job.ID), "--verbose")
-	if r.code != 0 || !strings.Contains(r.errs, "stored shares") {
+	if r.code != 0 || !strings.Contains(r.errs, "damaged; remove the file") {
 		return fmt.Errorf("it was not released, or damaged shares were not noticed: %w", r.err())
 	}
 	if err := os.Remove(stored[0]); err != nil {
@@ -180,6 +180,7 @@ func tornLog(ctx context.Context, l *lab, pattern string) error {
 	if len(files) == 0 {
 		files = l.glob(pattern)
 	}
+	files = slices.DeleteFunc(files, func(path string) bool { return temporary.MatchString(strings.TrimPrefix(path, l.dir)) }) // Tessera was writing when it was killed
 	last := slices.MaxFunc(files, func(a, b string) int {
 		return cmp.Or(cmp.Compare(len(filepath.Base(a)), len(filepath.Base(b))), strings.Compare(a, b))
 	})

@@ -580,9 +580,9 @@ func tornShare(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	shares := l.glob(leader + "/state/shares/*")
-	if len(shares) == 0 {
-		return errors.New("no shares are stored")
+	shares := l.glob(leader + "/state/shares/*-1.json")
+	if len(shares) != 1 {
+		return fmt.Errorf("%q are stored", shares)
 	}
 	if _, err := tear(shares[0], half); err != nil {
 		return err
@@ -591,7 +591,7 @@ func tornShare(ctx context.Context, l *lab) error {
 		return err
 	}
 	if log, err := os.ReadFile(l.logOf(leader)); err != nil || !strings.Contains(string(log), "damaged; remove the file") {
-		return fmt.Errorf("%s does not say that its shares are damaged: %w", leader, err)
+		return errors.Join(fmt.Errorf("%s does not say that its shares are damaged", leader), err)
 	}
 	if err := os.Remove(shares[0]); err != nil {
 		return err

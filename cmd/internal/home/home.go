@@ -174,7 +174,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Lab: labSigner, Node: nodeSigner,
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Destroyer: destroyer{h}, Lab: labSigner, Node: nodeSigner,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err

@@ -235,6 +235,34 @@ func newParty(ctx context.Context, dir, name string) (verify ed25519.PublicKey, 
 	return id.Verify(), id.HPKE(), nil
 }
 
+// NewCustodian makes the keys of a custodian outside of any lab's folder, where its body runs it: in a folder, or, if
+// vaultFile names a file with what vault.Config has, in its Vault. It returns what the roster will say of it.
+func NewCustodian(ctx context.Context, dir, name, vaultFile string) (p operators.Party, err error) {
+	if err := checkName(name); err != nil {
+		return p, err
+	}
+	p = operators.Party{Name: name, Role: operators.RoleCustodian}
+	if vaultFile != "" {
+		var cfg vault.Config
+		if err := strict.ReadYAML(vaultFile, &cfg); err != nil {
+			return p, err
+		}
+		for _, path := range []*string{&cfg.CAFile, &cfg.RoleIDFile, &cfg.SecretIDFile} {
+			if *path != "" && !filepath.IsAbs(*path) {
+				*path = filepath.Join(filepath.Dir(vaultFile), *path)
+			}
+		}
+		c, err := vault.New(cfg)
+		if err != nil {
+			return p, fmt.Errorf("%s: %w", vaultFile, err)
+		}
+		_, p.Verify, p.HPKE, err = transit.MakeParty(ctx, c, name)
+		return p, err
+	}
+	p.Verify, p.HPKE, err = newParty(ctx, dir, name)
+	return p, err
+}
+
 // openParty opens a custodian's keys. fs.ErrNotExist means that they are not here.
 func (h *Home) openParty(p operators.Party) (party, keys.Keyring, error) {
 	dir := h.path("custodians", p.Name)

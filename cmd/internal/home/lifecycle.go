@@ -9,6 +9,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/release"
+	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
@@ -40,21 +41,22 @@ func (h *Home) Refresh(ctx context.Context, dataset, steward string, budgetMicro
 	return &ks, nil
 }
 
-// Rotate has every custodian wrap its pieces of a dataset's key under new wrapping keys.
-func (h *Home) Rotate(ctx context.Context, dataset string) error {
+// Rotate has every custodian wrap its pieces of a dataset's key under new wrapping keys, and names them.
+func (h *Home) Rotate(ctx context.Context, dataset string) (rotated []string, _ error) {
 	d, err := h.Lab.Dataset(ctx, dataset)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if d.Disposal != nil {
-		return fmt.Errorf("rotating the keys of dataset %q: %w: it was disposed of, for good", dataset, sandbox.ErrConflict)
+		return nil, fmt.Errorf("rotating the keys of dataset %q: %w: it was disposed of, for good", dataset, sandbox.ErrConflict)
 	}
 	for _, c := range h.Custodians {
 		if err := c.Rotate(ctx, d.KeysetDigest); err != nil {
-			return err
+			return rotated, err
 		}
+		rotated = append(rotated, c.Name())
 	}
-	return nil
+	return rotated, nil
 }
 
 // ReplaceCustodian makes a new custodian in place of one that leaves: a new roster, in which the old one is absent. Its
@@ -78,6 +80,9 @@ func (h *Home) ReplaceCustodian(ctx context.Context, old string, p operators.Par
 	if have, taken := roster.Find(p.Name); taken {
 		return fmt.Errorf("adding custodian %q: %w: the name belongs to %s of %s", p.Name, sandbox.ErrConflict, have.Role, have.Body)
 	}
+	if len(p.Verify) > 0 {
+		return fmt.Errorf("adding custodian %q: %w: in one folder its keys are made here", p.Name, sandbox.ErrConflict)
+	}
 	p.Role = operators.RoleCustodian
 	if p.Verify, p.HPKE, err = newParty(ctx, h.path("custodians", p.Name), p.Name); err != nil {
 		return fmt.Errorf("adding custodian %q: %w", p.Name, err)
@@ -91,119 +96,83 @@ func (h *Home) ReplaceCustodian(ctx context.Context, old string, p operators.Par
 	return h.openCustodian(ctx, p, signed)
 }
 
-// Dispose ends a dataset for good, on its owner's order (art. 19): every custodian destroys its pieces and their wrapping
-// keys and tries to use them, the sealed blobs and the owner's own copy of the key go, and a certificate of all that is
-// recorded. If a custodian cannot be reached the order stands, nothing of the dataset can be opened any more, and the
-// same call again ends what is left to do.
-func (h *Home) Dispose(ctx context.Context, dataset, steward, cause, reason string) (enclave.Signed, *enclave.Disposal, error) {
-	a, err := h.agency(ctx, steward)
-	if err != nil {
-		return enclave.Signed{}, nil, err
-	}
-	d, order, err := a.Order(ctx, dataset, cause, reason)
-	if err != nil {
-		return enclave.Signed{}, nil, err
-	}
-	blobs, err := h.blobsOf(ctx, d.KeysetDigest)
-	if err != nil {
-		return enclave.Signed{}, nil, err
-	}
-	if order, err = h.Lab.OrderDisposal(ctx, order); err != nil {
-		return enclave.Signed{}, nil, err
-	}
-	cert := enclave.Disposal{Order: order, Destructions: []enclave.Signed{}, Blobs: blobs}
-	if cert.Keysets, err = h.Lab.Lineage(ctx, dataset); err != nil {
-		return enclave.Signed{}, nil, err
-	}
-	if cert.Destructions, err = h.destroy(ctx, d.Keyset, order); err != nil {
-		return enclave.Signed{}, nil, fmt.Errorf("the disposal of dataset %q is ordered and not complete, repeat it: %w", dataset, err)
-	}
-	if h.dataKeys != nil { // the wrapping key first: what copies of the blobs there are is noise from then on
-		destroyed, err := h.dataKeys.Destroy(ctx, d.KeysetDigest)
-		if err != nil {
-			return enclave.Signed{}, nil, fmt.Errorf("the disposal of dataset %q is ordered and not complete, repeat it: %w", dataset, err)
-		}
-		if destroyed {
-			cert.DataKeys = 1
-		}
-	}
-	if cert.Attempt, err = h.discard(ctx, a, d, blobs); err != nil {
-		return enclave.Signed{}, nil, fmt.Errorf("the disposal of dataset %q is ordered and not complete, repeat it: %w", dataset, err)
-	}
-	signed, err := h.Lab.Certify(ctx, cert)
-	if err != nil {
-		return signed, nil, err
-	}
+// DisposeDataset ends a dataset for good (art. 19), on the word of its owner's steward or of two officials: every custodian
+// destroys its pieces and their wrapping keys and tries to use them, the sealed blobs and, where the steward ends it, the
+// owner's own copy of the key go, and a certificate of all that is recorded. If a custodian cannot be reached the order
+// stands, nothing of the dataset can be opened any more, and the same call again ends what is left to do.
+func (h *Home) DisposeDataset(ctx context.Context, dataset, who, cause, reason string) (*lab.Disposal, error) {
 	_, roster, err := h.Lab.Roster(ctx)
-	if err != nil {
-		return signed, nil, err
-	}
-	checked, err := release.CheckDisposal(signed, roster)
-	return signed, checked, err
-}
-
-// destroy asks every custodian that is here, and insists on those that hold pieces.
-func (h *Home) destroy(ctx context.Context, ks *enclave.Keyset, order enclave.Signed) (out []enclave.Signed, missing error) {
-	out = []enclave.Signed{}
-	for _, name := range ks.Custodians {
-		if !slices.ContainsFunc(h.Custodians, func(c *release.Custodian) bool { return c.Name() == name }) {
-			missing = errors.Join(missing, fmt.Errorf("custodian %q is not here", name))
-		}
-	}
-	for _, c := range h.Custodians {
-		word, err := c.Dispose(ctx, order)
-		if err != nil {
-			missing = errors.Join(missing, err)
-			continue
-		}
-		out = append(out, word)
-	}
-	return out, missing
-}
-
-// blobsOf lists the sealed blobs of every version of a lineage.
-func (h *Home) blobsOf(ctx context.Context, origin enclave.Digest) ([]enclave.Digest, error) {
-	manifests, err := h.records.Artefacts(ctx, enclave.KindManifest)
 	if err != nil {
 		return nil, err
 	}
-	out := []enclave.Digest{}
-	for _, s := range manifests {
-		var m enclave.Manifest
-		if err := s.Open(enclave.KindManifest, &m); err != nil {
+	by, ok := roster.Find(who)
+	if !ok {
+		return nil, fmt.Errorf("%q: %w: `lab person list` names the people", who, sandbox.ErrNotFound)
+	}
+	id, err := h.Identity(who)
+	if err != nil {
+		return nil, err
+	}
+	d, order, err := agency.SignOrder(ctx, h.Lab, by, id, canon.At(h.opts.Clock()), dataset, cause, reason)
+	if err != nil {
+		return nil, err
+	}
+	_, inForce, err := h.Lab.OrderDisposal(ctx, order)
+	if err != nil {
+		return nil, err
+	}
+	if inForce && by.Role == operators.RoleSteward {
+		a, err := h.agency(ctx, who)
+		if err == nil {
+			err = a.Forget(ctx, d)
+		}
+		if err != nil {
 			return nil, err
 		}
-		for _, l := range m.Layouts {
-			for _, v := range l.Vectors {
-				if m.Keyset == origin {
-					out = append(out, v.Blob)
-				}
-			}
-		}
+		failpoint.Hit(failpoint.KeyForgotten)
 	}
-	slices.SortFunc(out, func(a, b enclave.Digest) int { return slices.Compare(a[:], b[:]) })
-	return slices.Compact(out), nil
+	return h.Lab.Dispose(ctx, dataset)
 }
 
-// discard removes what is left: blobs wherever this folder has them, and the owner's own copy of the key. It returns what
-// reading a blob gave afterwards.
-func (h *Home) discard(ctx context.Context, a *agency.Agency, d *lab.Dataset, blobs []enclave.Digest) (attempt string, _ error) {
-	for _, at := range h.stores {
+// destroyer carries out disposals by what lies in this folder.
+type destroyer struct{ h *Home }
+
+// Destroy implements lab.Destroyer.
+func (d destroyer) Destroy(ctx context.Context, custodian string, order, roster enclave.Signed) (enclave.Signed, error) {
+	i := slices.IndexFunc(d.h.Custodians, func(c *release.Custodian) bool { return c.Name() == custodian })
+	if i < 0 {
+		return enclave.Signed{}, fmt.Errorf("custodian %q is not here", custodian)
+	}
+	if err := d.h.Custodians[i].UseRoster(roster); err != nil {
+		return enclave.Signed{}, err
+	}
+	return d.h.Custodians[i].Dispose(ctx, order)
+}
+
+// Discard implements lab.Destroyer: blobs go wherever this folder has them. The wrapping key goes first: what copies of the
+// blobs there are is noise from then on.
+func (d destroyer) Discard(ctx context.Context, lineage enclave.Digest, blobs []enclave.Digest) (keys int64, attempt string, err error) {
+	if d.h.dataKeys != nil {
+		destroyed, err := d.h.dataKeys.Destroy(ctx, lineage)
+		if err != nil {
+			return 0, "", err
+		}
+		if destroyed {
+			keys = 1
+		}
+	}
+	for _, at := range d.h.stores {
 		for _, b := range blobs {
 			if err := at.Delete(b); err != nil {
-				return "", err
+				return keys, "", err
 			}
 		}
 	}
 	failpoint.Hit(failpoint.BlobsDiscarded)
-	if err := a.Forget(ctx, d); err != nil {
-		return "", err
-	}
-	failpoint.Hit(failpoint.KeyForgotten)
 	for _, b := range blobs {
-		if err := h.Blobs.Verify(ctx, b); !errors.Is(err, enclave.ErrNotFound) {
-			return "", fmt.Errorf("blob %s is still there: %w", b.Short(), err)
+		if err := d.h.Blobs.Verify(ctx, b); !errors.Is(err, enclave.ErrNotFound) {
+			return keys, "", fmt.Errorf("blob %s is still there: %w", b.Short(), err)
 		}
 	}
-	return enclave.ErrNotFound.Error(), nil
+	return keys, enclave.ErrNotFound.Error(), nil
 }

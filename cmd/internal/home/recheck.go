@@ -17,6 +17,15 @@ type Rechecked struct {
 	TookPart bool
 	Of       string // whose record of everybody's shares it compared with
 	Err      error  // nil: they give the release that was signed
+
+	Unanswered bool // Err is why it could not be asked, or could not ask whose record it was to compare with
+}
+
+// Incomparable says whether an error of a recheck means that nothing was compared: the custodian could not be asked, or its
+// pieces have gone since, as they were meant to.
+func Incomparable(err error) bool {
+	var r *release.Refusal
+	return err != nil && (!errors.As(err, &r) || errors.Is(err, release.ErrReplaced) || errors.Is(err, release.ErrDisposed))
 }
 
 // Recheck has every custodian that is here hold a release against its own key pieces.
@@ -37,6 +46,7 @@ func (h *Home) Recheck(ctx context.Context, id sandbox.JobID) ([]Rechecked, erro
 		return nil, err
 	}
 	var out []Rechecked
+	compared, last := 0, error(nil)
 	for _, keeper := range h.Custodians {
 		kept, err := keeper.Evidence(ctx, job.Release)
 		if errors.Is(err, enclave.ErrNotFound) {
@@ -51,8 +61,14 @@ func (h *Home) Recheck(ctx context.Context, id sandbox.JobID) ([]Rechecked, erro
 			if err != nil && !errors.As(err, &r) {
 				return nil, err
 			}
-			out = append(out, Rechecked{By: c.Name(), TookPart: slices.Contains(rel.Custodians, c.Name()), Of: keeper.Name(), Err: err})
+			found := Rechecked{By: c.Name(), TookPart: slices.Contains(rel.Custodians, c.Name()), Of: keeper.Name(), Err: err, Unanswered: Incomparable(err)}
+			if out, last = append(out, found), err; !found.Unanswered {
+				compared++
+			}
 		}
+	}
+	if len(out) > 0 && compared == 0 {
+		return nil, fmt.Errorf("job %s: no custodian could recheck its release: %w", id, errors.Join(last, sandbox.ErrNotFound))
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("job %s: no custodian that endorsed its release is here, and only those keep its shares: %w", id, sandbox.ErrNotFound)

@@ -130,7 +130,7 @@ func TestLabOnVaults(t *testing.T) {
 	if job, err = h.Run(t.Context(), job.ID, nil); err != nil || job.State != sandbox.Released {
 		t.Errorf("with all custodians back the job is %s: %s, %v", job.State, job.Reason, err)
 	}
-	if err := h.Rotate(t.Context(), hometest.Dataset); err != nil {
+	if _, err := h.Rotate(t.Context(), hometest.Dataset); err != nil {
 		t.Error(err)
 	}
 	if _, err := h.Refresh(t.Context(), hometest.Dataset, hometest.Steward, 0); err != nil {
@@ -188,11 +188,15 @@ func TestDisposalOutlivesBackups(t *testing.T) {
 		s.Backup()
 	}
 	h = w.open(t)
-	signed, cert, err := h.Dispose(t.Context(), hometest.Dataset, hometest.Steward, enclave.CauseAchieved, "项目验收")
+	end, err := h.DisposeDataset(t.Context(), hometest.Dataset, hometest.Steward, enclave.CauseAchieved, "项目验收")
+	if err != nil || end.Receipt == nil {
+		t.Fatalf("%+v, %v", end, err)
+	}
+	checked, err := end.Receipt.Check(h.RootKey(), release.LogKeys)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(cert.Destructions) != 3 || len(cert.Blobs) == 0 || cert.DataKeys != 1 || signed.Kind != enclave.KindDisposal {
+	if cert := checked.Certificate; len(cert.Destructions) != 3 || len(cert.Blobs) == 0 || cert.DataKeys != 1 {
 		t.Errorf("the certificate has %d destructions, %d blobs", len(cert.Destructions), len(cert.Blobs))
 	}
 	closeLab(t, h)

@@ -25,8 +25,7 @@ const databasePiece = "database"
 func (c *Config) Pieces() []daemon.Piece {
 	under := func(rel, dir string) bool { return rel == dir || strings.HasPrefix(rel, dir+"/") }
 	out := []daemon.Piece{{Name: "roster", Path: c.Roster}, {Name: "log_dir", Path: c.LogDir},
-		{Name: "blobs", Path: c.Blobs, Skip: func(rel string) bool { return under(rel, "incoming") || under(rel, "derived") }},
-		{Name: "pending", Path: filepath.Join(c.State, "pending")}}
+		{Name: "blobs", Path: c.Blobs, Skip: func(rel string) bool { return under(rel, "incoming") || under(rel, "derived") }}}
 	for name, at := range map[string]daemon.Secret{"keys.lab": c.Keys.Lab, "keys.node": c.Keys.Node, "keys.log": c.Keys.Log} {
 		if at.File != "" {
 			out = append(out, daemon.Piece{Name: name, Path: at.File})

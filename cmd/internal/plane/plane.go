@@ -46,7 +46,8 @@ type plane struct {
 	roster   *operators.Roster // the first
 	vault    *vault.Client     // labd's own; nil if its secrets are in files
 	blobs    *store.Store
-	copies   *store.Store // what the node maps: blobs, or copies where those are encrypted at rest
+	copies   *store.Store  // what the node maps: blobs, or copies where those are encrypted at rest
+	dataKeys *datakey.Keys // of blobs; nil if they lie as they are
 	records  *db.DB
 	log      *audit.Log
 	worker   *node.Machine
@@ -83,6 +84,7 @@ func (c *Config) Run(ctx context.Context, env daemon.Env) (err error) {
 		return p.lab.Dispatch(gctx, p.records.Queue(db.QueueConfig{Logger: env.Logger}), c.Worker.AtOnce)
 	})
 	g.Go(func() error { return p.sweeps(gctx) })
+	g.Go(func() error { return p.disposals(gctx) })
 	g.Go(func() error { return p.looksAfter(gctx) })
 	g.Go(func() error { return p.abandons(gctx) })
 	return g.Wait()
@@ -133,7 +135,8 @@ func (p *plane) openBlobs() (err error) {
 	if err != nil {
 		return err
 	}
-	if p.blobs, err = store.OpenAtRest(p.cfg.Blobs, telling{datakey.New(c), p}); err != nil {
+	p.dataKeys = datakey.New(c)
+	if p.blobs, err = store.OpenAtRest(p.cfg.Blobs, telling{p.dataKeys, p}); err != nil {
 		return err
 	}
 	p.copies, err = store.Open(filepath.Join(p.cfg.State, "node"))
@@ -252,7 +255,8 @@ func (p *plane) openLab(ctx context.Context) error {
 	if err := durable.MkdirAll(tmp, 0o700); err != nil {
 		return err
 	}
-	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Inputs: copies, NodeProgram: p.identifyNode, Worker: p.worker, Admission: p.worker.Queue, Lab: labKey, Node: nodeKey,
+	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Inputs: copies, NodeProgram: p.identifyNode, Worker: p.worker, Admission: p.worker.Queue,
+		Destroyer: &destroyer{Gate: custodians, stores: slices.Compact([]*store.Store{p.blobs, p.copies}), dataKeys: p.dataKeys}, Lab: labKey, Node: nodeKey,
 		RootKey: p.cfg.root, TempDir: tmp, Has: p.blobs.Has, Watch: p.watchers.Note, Clock: p.env.Clock, Logger: p.env.Logger})
 	if err != nil {
 		return err

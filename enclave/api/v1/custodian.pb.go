@@ -140,6 +140,7 @@ func (x *AcceptResponse) GetCommitment() []byte {
 type RetireRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keyset        []byte                 `protobuf:"bytes,1,opt,name=keyset,proto3" json:"keyset,omitempty"` // Signed Keyset that replaces others
+	Roster        []byte                 `protobuf:"bytes,2,opt,name=roster,proto3" json:"roster,omitempty"` // Signed Roster that the root key signed, if its steward joined lately
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -177,6 +178,13 @@ func (*RetireRequest) Descriptor() ([]byte, []int) {
 func (x *RetireRequest) GetKeyset() []byte {
 	if x != nil {
 		return x.Keyset
+	}
+	return nil
+}
+
+func (x *RetireRequest) GetRoster() []byte {
+	if x != nil {
+		return x.Roster
 	}
 	return nil
 }
@@ -219,7 +227,8 @@ func (*RetireResponse) Descriptor() ([]byte, []int) {
 
 type DisposeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Order         []byte                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"` // Signed DisposalOrder
+	Order         []byte                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`   // Signed DisposalOrder
+	Roster        []byte                 `protobuf:"bytes,2,opt,name=roster,proto3" json:"roster,omitempty"` // Signed Roster that the root key signed, if who signed the order joined lately
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -257,6 +266,13 @@ func (*DisposeRequest) Descriptor() ([]byte, []int) {
 func (x *DisposeRequest) GetOrder() []byte {
 	if x != nil {
 		return x.Order
+	}
+	return nil
+}
+
+func (x *DisposeRequest) GetRoster() []byte {
+	if x != nil {
+		return x.Roster
 	}
 	return nil
 }
@@ -1070,6 +1086,7 @@ func (x *GetEvidenceResponse) GetEvidence() []byte {
 type RecheckRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Bundle        []byte                 `protobuf:"bytes,1,opt,name=bundle,proto3" json:"bundle,omitempty"` // with its release
+	Of            string                 `protobuf:"bytes,2,opt,name=of,proto3" json:"of,omitempty"`         // custodian whose evidence to use; empty: its own, or else that of the first peer that has some
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1109,6 +1126,13 @@ func (x *RecheckRequest) GetBundle() []byte {
 		return x.Bundle
 	}
 	return nil
+}
+
+func (x *RecheckRequest) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
 }
 
 type RecheckResponse struct {
@@ -1304,12 +1328,14 @@ const file_enclave_api_v1_custodian_proto_rawDesc = "" +
 	"\x0eAcceptResponse\x12\x1e\n" +
 	"\n" +
 	"commitment\x18\x01 \x01(\fR\n" +
-	"commitment\"'\n" +
+	"commitment\"?\n" +
 	"\rRetireRequest\x12\x16\n" +
-	"\x06keyset\x18\x01 \x01(\fR\x06keyset\"\x10\n" +
-	"\x0eRetireResponse\"&\n" +
+	"\x06keyset\x18\x01 \x01(\fR\x06keyset\x12\x16\n" +
+	"\x06roster\x18\x02 \x01(\fR\x06roster\"\x10\n" +
+	"\x0eRetireResponse\">\n" +
 	"\x0eDisposeRequest\x12\x14\n" +
-	"\x05order\x18\x01 \x01(\fR\x05order\"3\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\x12\x16\n" +
+	"\x06roster\x18\x02 \x01(\fR\x06roster\"3\n" +
 	"\x0fDisposeResponse\x12 \n" +
 	"\vdestruction\x18\x01 \x01(\fR\vdestruction\")\n" +
 	"\rRotateRequest\x12\x18\n" +
@@ -1354,9 +1380,10 @@ const file_enclave_api_v1_custodian_proto_rawDesc = "" +
 	"\x12GetEvidenceRequest\x12\x18\n" +
 	"\arelease\x18\x01 \x01(\fR\arelease\"1\n" +
 	"\x13GetEvidenceResponse\x12\x1a\n" +
-	"\bevidence\x18\x01 \x01(\fR\bevidence\"(\n" +
+	"\bevidence\x18\x01 \x01(\fR\bevidence\"8\n" +
 	"\x0eRecheckRequest\x12\x16\n" +
-	"\x06bundle\x18\x01 \x01(\fR\x06bundle\"2\n" +
+	"\x06bundle\x18\x01 \x01(\fR\x06bundle\x12\x0e\n" +
+	"\x02of\x18\x02 \x01(\tR\x02of\"2\n" +
 	"\x0fRecheckResponse\x12\x1f\n" +
 	"\vevidence_by\x18\x01 \x01(\tR\n" +
 	"evidenceBy\"\x12\n" +

@@ -47,8 +47,8 @@ type CustodianServiceClient interface {
 	Accept(ctx context.Context, in *AcceptRequest, opts ...grpc.CallOption) (*AcceptResponse, error)
 	// Retire tells of a refresh of a keyset that was logged: the pieces that it replaces are erased. By the owner's steward.
 	Retire(ctx context.Context, in *RetireRequest, opts ...grpc.CallOption) (*RetireResponse, error)
-	// Dispose destroys everything held of a keyset's lineage, on the owner's logged order, and gives the custodian's signed
-	// word of it. By the owner's steward, or the control plane that passes the order on.
+	// Dispose destroys everything held of a keyset's lineage, on a logged order of its owner's steward or of two officials,
+	// and gives the custodian's signed word of it. By whoever passes the order on: the control plane, or the steward.
 	Dispose(ctx context.Context, in *DisposeRequest, opts ...grpc.CallOption) (*DisposeResponse, error)
 	// Rotate wraps the pieces of a lineage under new wrapping keys. By the custodian's own people, with its certificate.
 	Rotate(ctx context.Context, in *RotateRequest, opts ...grpc.CallOption) (*RotateResponse, error)
@@ -64,8 +64,8 @@ type CustodianServiceClient interface {
 	Lead(ctx context.Context, in *LeadRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LeadResponse], error)
 	// GetEvidence gives the share sets behind a release that this custodian endorsed. For peers.
 	GetEvidence(ctx context.Context, in *GetEvidenceRequest, opts ...grpc.CallOption) (*GetEvidenceResponse, error)
-	// Recheck holds a finished release against this custodian's own pieces, with evidence that it fetches from those who
-	// took part. For the control plane and auditors.
+	// Recheck holds a finished release against this custodian's own pieces, with its own evidence or that of a peer who took
+	// part. For the control plane and auditors.
 	Recheck(ctx context.Context, in *RecheckRequest, opts ...grpc.CallOption) (*RecheckResponse, error)
 	// GetStatus says where the custodian stands. It names no dataset.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
@@ -227,8 +227,8 @@ type CustodianServiceServer interface {
 	Accept(context.Context, *AcceptRequest) (*AcceptResponse, error)
 	// Retire tells of a refresh of a keyset that was logged: the pieces that it replaces are erased. By the owner's steward.
 	Retire(context.Context, *RetireRequest) (*RetireResponse, error)
-	// Dispose destroys everything held of a keyset's lineage, on the owner's logged order, and gives the custodian's signed
-	// word of it. By the owner's steward, or the control plane that passes the order on.
+	// Dispose destroys everything held of a keyset's lineage, on a logged order of its owner's steward or of two officials,
+	// and gives the custodian's signed word of it. By whoever passes the order on: the control plane, or the steward.
 	Dispose(context.Context, *DisposeRequest) (*DisposeResponse, error)
 	// Rotate wraps the pieces of a lineage under new wrapping keys. By the custodian's own people, with its certificate.
 	Rotate(context.Context, *RotateRequest) (*RotateResponse, error)
@@ -244,8 +244,8 @@ type CustodianServiceServer interface {
 	Lead(*LeadRequest, grpc.ServerStreamingServer[LeadResponse]) error
 	// GetEvidence gives the share sets behind a release that this custodian endorsed. For peers.
 	GetEvidence(context.Context, *GetEvidenceRequest) (*GetEvidenceResponse, error)
-	// Recheck holds a finished release against this custodian's own pieces, with evidence that it fetches from those who
-	// took part. For the control plane and auditors.
+	// Recheck holds a finished release against this custodian's own pieces, with its own evidence or that of a peer who took
+	// part. For the control plane and auditors.
 	Recheck(context.Context, *RecheckRequest) (*RecheckResponse, error)
 	// GetStatus says where the custodian stands. It names no dataset.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)

@@ -15,25 +15,41 @@ type planes struct {
 }
 
 // planes are taken from what earlier comparisons left, as they are, and drop leaves them to later ones: a sort needs a
-// few tens of megabytes thirty times over.
+// few tens of megabytes thirty times over. The closest fit is taken, so that little planes do not use up large memory.
 func (p *party) planes(rows, count int) planes {
 	n := wordsFor(rows) * count
+	best := -1
 	for i, s := range p.spare {
-		if cap(s.a) >= n && cap(s.a) <= 4*n+chunk {
-			p.spare[i] = p.spare[len(p.spare)-1]
-			p.spare = p.spare[:len(p.spare)-1]
-			return planes{share{s.a[:n], s.b[:n]}, rows, count, count}
+		if cap(s.a) >= n && cap(s.a) <= 4*n+chunk && (best < 0 || cap(s.a) < cap(p.spare[best].a)) {
+			best = i
 		}
 	}
-	return planes{newShare(n), rows, count, count}
+	if best < 0 {
+		return planes{newShare(n), rows, count, count}
+	}
+	s := p.spare[best]
+	p.spare[best] = p.spare[len(p.spare)-1]
+	p.spare = p.spare[:len(p.spare)-1]
+	return planes{share{s.a[:n], s.b[:n]}, rows, count, count}
 }
 
-// spares bounds what is kept.
-const spares = 6
+// spares bounds what is kept: what one comparison uses at a time, and the larger ones of those that it is done with.
+const spares = 8
 
 func (p *party) drop(x planes) {
+	s := share{x.a[:cap(x.a)], x.b[:cap(x.b)]}
 	if len(p.spare) < spares {
-		p.spare = append(p.spare, share{x.a[:cap(x.a)], x.b[:cap(x.b)]})
+		p.spare = append(p.spare, s)
+		return
+	}
+	least := 0
+	for i := range p.spare {
+		if cap(p.spare[i].a) < cap(p.spare[least].a) {
+			least = i
+		}
+	}
+	if cap(p.spare[least].a) < cap(s.a) {
+		p.spare[least] = s
 	}
 }
 

@@ -120,6 +120,7 @@ func (p *party) rank(k key) []uint32 {
 		}
 		segments = pieces
 	}
+	p.spare = nil // columns come next, and need the memory
 	return order
 }
 

@@ -25,9 +25,15 @@ func (p *party) stream(d *direction, lane byte) *stream {
 
 // fill writes the next words.
 func (s *stream) fill(words []uint64) {
-	clear(words)
-	s.xor(words)
+	for len(words) > 0 {
+		n := min(len(words), len(zeros))
+		s.ctr.XORKeyStream(view(words[:n]), view(zeros[:n]))
+		words = words[n:]
+	}
 }
+
+// zeros are read only: a stream is XORed to something.
+var zeros [chunk]uint64
 
 // xor adds the next words to words.
 func (s *stream) xor(words []uint64) {

@@ -14,7 +14,8 @@ package engine
 // thousand instructions even when several bits share an element. BenchmarkTranscript reports N: a sort of a million rows
 // has about 2.7 thousand million products of bits, so the proofs would take minutes where the sort takes seconds. Cut and
 // choose of triples (Furukawa, Lindell, Nof and Weinstein, EUROCRYPT 2017; Araki et al., S&P 2017) sends seven bits for a
-// bit where this engine sends one, and fits the shape of bit planes: a sort would take some six to eight times as long.
+// product where this engine sends one, or three for four in a comparison, and fits the shape of bit planes: a sort would
+// take some eight to ten times as long.
 type Transcript interface {
 	// Multiplied records z = x·y of numbers (additive) or z = x∧y of words of bits. Components are this node's two.
 	Multiplied(additive bool, x, y, z [2][]uint64)

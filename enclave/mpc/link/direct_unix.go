@@ -7,10 +7,16 @@ import (
 	"syscall"
 )
 
-// direct writes to a connection as much as the kernel takes without waiting.
+// direct writes to a connection as much as the kernel takes without waiting. It knows two kinds of connection, not all that
+// have a file descriptor: what wraps one of them may have a Write of its own.
 func direct(c net.Conn) func(p []byte) (int, error) {
-	s, ok := c.(syscall.Conn)
-	if !ok {
+	var s syscall.Conn
+	switch c := c.(type) {
+	case *net.TCPConn:
+		s = c
+	case *net.UnixConn:
+		s = c
+	default:
 		return nil
 	}
 	raw, err := s.SyscallConn()

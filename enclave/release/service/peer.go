@@ -7,6 +7,8 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"yingzhou.dev/lab/enclave"
 	enclavev1 "yingzhou.dev/lab/enclave/api/v1"
@@ -168,12 +170,16 @@ func (p *Peer) Endorse(ctx context.Context, b *enclave.Bundle, r enclave.Release
 	return out, nil
 }
 
-// Evidence fetches the share sets behind a release that the peer endorsed.
+// Evidence fetches the share sets behind a release that the peer endorsed. Of one that it did not it is
+// enclave.ErrNotFound.
 func (p *Peer) Evidence(ctx context.Context, rel enclave.Digest) (release.Evidence, error) {
 	ctx, cancel := within(ctx, enclavev1.CustodianService_GetEvidence_FullMethodName)
 	defer cancel()
 	var e release.Evidence
 	resp, err := p.rpc.GetEvidence(ctx, &enclavev1.GetEvidenceRequest{Release: rel[:]})
+	if status.Code(err) == codes.NotFound {
+		return e, fmt.Errorf("custodian %q has not endorsed release %s: %w", p.name, rel.Short(), enclave.ErrNotFound)
+	}
 	if err != nil {
 		return e, p.fault(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -117,20 +118,29 @@ func parseBundle(data []byte) (*enclave.Bundle, error) {
 	return &b, nil
 }
 
+// useRoster takes over a roster that came along, if one did. Only the root key can have signed it.
+func (s *Server) useRoster(data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	var roster canon.Signed
+	if err := parse("roster", data, &roster); err != nil {
+		return err
+	}
+	if err := s.cfg.Custodian.UseRoster(roster); err != nil {
+		return rpc.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	return nil
+}
+
 // Accept implements CustodianService.
 func (s *Server) Accept(ctx context.Context, req *enclavev1.AcceptRequest) (*enclavev1.AcceptResponse, error) {
 	var keyset canon.Signed
 	if err := parse("keyset", req.GetKeyset(), &keyset); err != nil {
 		return nil, err
 	}
-	if len(req.GetRoster()) > 0 {
-		var roster canon.Signed
-		if err := parse("roster", req.GetRoster(), &roster); err != nil {
-			return nil, err
-		}
-		if err := s.cfg.Custodian.UseRoster(roster); err != nil {
-			return nil, rpc.Errorf(codes.InvalidArgument, "%v", err)
-		}
+	if err := s.useRoster(req.GetRoster()); err != nil {
+		return nil, err
 	}
 	piece := int(req.GetPiece())
 	if err := s.cfg.Custodian.Accept(ctx, keyset, piece, req.GetSealed(), s.cfg.Open); err != nil {
@@ -149,6 +159,9 @@ func (s *Server) Retire(ctx context.Context, req *enclavev1.RetireRequest) (*enc
 	if err := parse("keyset", req.GetKeyset(), &keyset); err != nil {
 		return nil, err
 	}
+	if err := s.useRoster(req.GetRoster()); err != nil {
+		return nil, err
+	}
 	if err := s.cfg.Custodian.Retire(ctx, keyset); err != nil {
 		return nil, err
 	}
@@ -159,6 +172,9 @@ func (s *Server) Retire(ctx context.Context, req *enclavev1.RetireRequest) (*enc
 func (s *Server) Dispose(ctx context.Context, req *enclavev1.DisposeRequest) (*enclavev1.DisposeResponse, error) {
 	var order canon.Signed
 	if err := parse("order", req.GetOrder(), &order); err != nil {
+		return nil, err
+	}
+	if err := s.useRoster(req.GetRoster()); err != nil {
 		return nil, err
 	}
 	word, err := s.cfg.Custodian.Dispose(ctx, order)
@@ -304,31 +320,43 @@ func (s *Server) GetEvidence(ctx context.Context, req *enclavev1.GetEvidenceRequ
 	return &enclavev1.GetEvidenceResponse{Evidence: sealed}, nil
 }
 
-// Recheck implements CustodianService: with its own evidence, or that of the first peer which has some.
+// Recheck implements CustodianService.
 func (s *Server) Recheck(ctx context.Context, req *enclavev1.RecheckRequest) (*enclavev1.RecheckResponse, error) {
 	b, err := parseBundle(req.GetBundle())
 	if err != nil {
 		return nil, err
 	}
-	d, by := b.Release.Digest(), s.cfg.Custodian.Name()
-	e, err := s.cfg.Custodian.Evidence(ctx, d)
-	for _, p := range s.cfg.Peers {
-		if err == nil {
-			break
-		}
-		by = p.Name()
-		var perr error
-		if e, perr = p.Evidence(ctx, d); perr == nil {
-			err = nil
-		}
-	}
+	by, e, err := s.evidence(ctx, b.Release.Digest(), req.GetOf())
 	if err != nil {
-		return nil, &refusal.UnavailableError{What: "evidence of release " + d.Short(), Cause: err}
+		return nil, err
 	}
 	if err := s.cfg.Custodian.Recheck(ctx, b, e); err != nil {
 		return nil, err
 	}
 	return &enclavev1.RecheckResponse{EvidenceBy: by}, nil
+}
+
+// evidence finds the share sets behind a release: those that the custodian "of" kept, or, if that is empty, its own or
+// those of the first peer which has some.
+func (s *Server) evidence(ctx context.Context, d enclave.Digest, of string) (by string, e release.Evidence, err error) {
+	self := s.cfg.Custodian.Name()
+	if of == "" || of == self {
+		if e, err = s.cfg.Custodian.Evidence(ctx, d); err == nil || of == self {
+			return self, e, err
+		}
+	} else if !slices.ContainsFunc(s.cfg.Peers, func(p *Peer) bool { return p.Name() == of }) {
+		return "", e, rpc.Errorf(codes.InvalidArgument, "%q is no peer of custodian %q", of, self)
+	}
+	for _, p := range s.cfg.Peers {
+		if of != "" && of != p.Name() {
+			continue
+		}
+		var perr error
+		if e, perr = p.Evidence(ctx, d); perr == nil || of != "" {
+			return p.Name(), e, perr
+		}
+	}
+	return "", e, &refusal.UnavailableError{What: "evidence of release " + d.Short(), Cause: err}
 }
 
 // GetStatus implements CustodianService.

@@ -5,12 +5,9 @@
 package datakey
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -33,30 +30,10 @@ func New(c *vault.Client) *Keys { return &Keys{c: c, made: map[string]bool{}} }
 
 func name(lineage enclave.Digest) string { return "blobs-" + hex.EncodeToString(lineage[:16]) }
 
-// lineageOf reads which keyset a blob is under from its header (docs/FORMATS.md, Sealed blobs).
-func lineageOf(head []byte) (d enclave.Digest, err error) {
-	body, ok := bytes.CutPrefix(head, []byte("YZBLOB01"))
-	if !ok || len(body) < 4 {
-		return d, fmt.Errorf("%w: it does not begin as a sealed blob", enclave.ErrBlob)
-	}
-	n := binary.LittleEndian.Uint32(body)
-	body = body[4:]
-	if uint64(n) > uint64(len(body)) {
-		return d, fmt.Errorf("%w: its header is cut short", enclave.ErrBlob)
-	}
-	var header struct {
-		Keyset enclave.Digest `json:"keyset"`
-	}
-	if err := json.Unmarshal(body[:n], &header); err != nil || header.Keyset.IsZero() {
-		return d, fmt.Errorf("%w: its header names no keyset", enclave.ErrBlob)
-	}
-	return header.Keyset, nil
-}
-
 // Fresh implements store.Keys.
 func (k *Keys) Fresh(ctx context.Context, head []byte) ([]byte, store.Ref, error) {
 	var ref store.Ref
-	lineage, err := lineageOf(head)
+	lineage, err := store.LineageOf(head)
 	if err != nil {
 		return nil, ref, err
 	}

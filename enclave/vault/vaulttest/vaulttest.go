@@ -254,6 +254,9 @@ func (s *Server) Root(method, path string, in, out any) {
 	}
 }
 
+// RootToken is root's, for calls that are to fail.
+func (s *Server) RootToken() string { return s.root }
+
 // Call calls the API with a token.
 func (s *Server) Call(token, method, path string, in any) (status int, answer []byte) {
 	s.t.Helper()

@@ -27,13 +27,15 @@ type Dataset struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Owner          string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
-	Title          string                 `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`                                 // of the current version
-	Version        int64                  `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`                            // 0: nothing is sealed yet
-	BudgetMicro    int64                  `protobuf:"varint,5,opt,name=budget_micro,json=budgetMicro,proto3" json:"budget_micro,omitempty"` // privacy budget in 1e-6
-	KeysetDigest   string                 `protobuf:"bytes,6,opt,name=keyset_digest,json=keysetDigest,proto3" json:"keyset_digest,omitempty"`
+	Title          string                 `protobuf:"bytes,3,opt,name=title,proto3" json:"title,omitempty"`                                         // of the current version
+	Version        int64                  `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`                                    // 0: nothing is sealed yet
+	BudgetMicro    int64                  `protobuf:"varint,5,opt,name=budget_micro,json=budgetMicro,proto3" json:"budget_micro,omitempty"`         // privacy budget in 1e-6
+	KeysetDigest   string                 `protobuf:"bytes,6,opt,name=keyset_digest,json=keysetDigest,proto3" json:"keyset_digest,omitempty"`       // of the first
 	ManifestDigest string                 `protobuf:"bytes,7,opt,name=manifest_digest,json=manifestDigest,proto3" json:"manifest_digest,omitempty"` // empty: nothing is sealed yet
-	Keyset         []byte                 `protobuf:"bytes,8,opt,name=keyset,proto3" json:"keyset,omitempty"`                                       // Signed Keyset
+	Keyset         []byte                 `protobuf:"bytes,8,opt,name=keyset,proto3" json:"keyset,omitempty"`                                       // Signed Keyset, the lineage's first
 	Manifest       []byte                 `protobuf:"bytes,9,opt,name=manifest,proto3" json:"manifest,omitempty"`                                   // Signed Manifest
+	Refreshes      [][]byte               `protobuf:"bytes,10,rep,name=refreshes,proto3" json:"refreshes,omitempty"`                                // Signed Keyset: those that replaced it, oldest first
+	Disposal       []byte                 `protobuf:"bytes,11,opt,name=disposal,proto3" json:"disposal,omitempty"`                                  // Signed DisposalOrder that ended the dataset; empty: it is in use
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -127,6 +129,20 @@ func (x *Dataset) GetKeyset() []byte {
 func (x *Dataset) GetManifest() []byte {
 	if x != nil {
 		return x.Manifest
+	}
+	return nil
+}
+
+func (x *Dataset) GetRefreshes() [][]byte {
+	if x != nil {
+		return x.Refreshes
+	}
+	return nil
+}
+
+func (x *Dataset) GetDisposal() []byte {
+	if x != nil {
+		return x.Disposal
 	}
 	return nil
 }
@@ -741,11 +757,256 @@ func (x *PublishManifestResponse) GetDigest() string {
 	return ""
 }
 
+type OrderDisposalRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Order         []byte                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"` // Signed DisposalOrder, with the caller's signature alone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderDisposalRequest) Reset() {
+	*x = OrderDisposalRequest{}
+	mi := &file_sandbox_api_v1_catalog_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderDisposalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderDisposalRequest) ProtoMessage() {}
+
+func (x *OrderDisposalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbox_api_v1_catalog_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderDisposalRequest.ProtoReflect.Descriptor instead.
+func (*OrderDisposalRequest) Descriptor() ([]byte, []int) {
+	return file_sandbox_api_v1_catalog_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *OrderDisposalRequest) GetOrder() []byte {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+type OrderDisposalResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disposal      *Disposal              `protobuf:"bytes,1,opt,name=disposal,proto3" json:"disposal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderDisposalResponse) Reset() {
+	*x = OrderDisposalResponse{}
+	mi := &file_sandbox_api_v1_catalog_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderDisposalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderDisposalResponse) ProtoMessage() {}
+
+func (x *OrderDisposalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbox_api_v1_catalog_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderDisposalResponse.ProtoReflect.Descriptor instead.
+func (*OrderDisposalResponse) Descriptor() ([]byte, []int) {
+	return file_sandbox_api_v1_catalog_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *OrderDisposalResponse) GetDisposal() *Disposal {
+	if x != nil {
+		return x.Disposal
+	}
+	return nil
+}
+
+type GetDisposalRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dataset       string                 `protobuf:"bytes,1,opt,name=dataset,proto3" json:"dataset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDisposalRequest) Reset() {
+	*x = GetDisposalRequest{}
+	mi := &file_sandbox_api_v1_catalog_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDisposalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDisposalRequest) ProtoMessage() {}
+
+func (x *GetDisposalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbox_api_v1_catalog_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDisposalRequest.ProtoReflect.Descriptor instead.
+func (*GetDisposalRequest) Descriptor() ([]byte, []int) {
+	return file_sandbox_api_v1_catalog_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetDisposalRequest) GetDataset() string {
+	if x != nil {
+		return x.Dataset
+	}
+	return ""
+}
+
+type GetDisposalResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disposal      *Disposal              `protobuf:"bytes,1,opt,name=disposal,proto3" json:"disposal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDisposalResponse) Reset() {
+	*x = GetDisposalResponse{}
+	mi := &file_sandbox_api_v1_catalog_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDisposalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDisposalResponse) ProtoMessage() {}
+
+func (x *GetDisposalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbox_api_v1_catalog_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDisposalResponse.ProtoReflect.Descriptor instead.
+func (*GetDisposalResponse) Descriptor() ([]byte, []int) {
+	return file_sandbox_api_v1_catalog_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetDisposalResponse) GetDisposal() *Disposal {
+	if x != nil {
+		return x.Disposal
+	}
+	return nil
+}
+
+// Disposal is how far the end of a dataset is.
+type Disposal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Order         []byte                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`                     // Signed DisposalOrder
+	InForce       bool                   `protobuf:"varint,2,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"` // false: it waits for the second official, and the dataset is in use
+	Waiting       []string               `protobuf:"bytes,3,rep,name=waiting,proto3" json:"waiting,omitempty"`                 // what is still to be done, and why it is not
+	Receipt       []byte                 `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`                 // DisposalReceipt, once everything is destroyed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Disposal) Reset() {
+	*x = Disposal{}
+	mi := &file_sandbox_api_v1_catalog_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Disposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Disposal) ProtoMessage() {}
+
+func (x *Disposal) ProtoReflect() protoreflect.Message {
+	mi := &file_sandbox_api_v1_catalog_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Disposal.ProtoReflect.Descriptor instead.
+func (*Disposal) Descriptor() ([]byte, []int) {
+	return file_sandbox_api_v1_catalog_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Disposal) GetOrder() []byte {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *Disposal) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+func (x *Disposal) GetWaiting() []string {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+func (x *Disposal) GetReceipt() []byte {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
 var File_sandbox_api_v1_catalog_proto protoreflect.FileDescriptor
 
 const file_sandbox_api_v1_catalog_proto_rawDesc = "" +
 	"\n" +
-	"\x1csandbox/api/v1/catalog.proto\x12\x06lab.v1\"\x88\x02\n" +
+	"\x1csandbox/api/v1/catalog.proto\x12\x06lab.v1\"\xc2\x02\n" +
 	"\aDataset\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
@@ -755,7 +1016,10 @@ const file_sandbox_api_v1_catalog_proto_rawDesc = "" +
 	"\rkeyset_digest\x18\x06 \x01(\tR\fkeysetDigest\x12'\n" +
 	"\x0fmanifest_digest\x18\a \x01(\tR\x0emanifestDigest\x12\x16\n" +
 	"\x06keyset\x18\b \x01(\fR\x06keyset\x12\x1a\n" +
-	"\bmanifest\x18\t \x01(\fR\bmanifest\"\x15\n" +
+	"\bmanifest\x18\t \x01(\fR\bmanifest\x12\x1c\n" +
+	"\trefreshes\x18\n" +
+	" \x03(\fR\trefreshes\x12\x1a\n" +
+	"\bdisposal\x18\v \x01(\fR\bdisposal\"\x15\n" +
 	"\x13ListDatasetsRequest\"C\n" +
 	"\x14ListDatasetsResponse\x12+\n" +
 	"\bdatasets\x18\x01 \x03(\v2\x0f.lab.v1.DatasetR\bdatasets\"'\n" +
@@ -784,7 +1048,20 @@ const file_sandbox_api_v1_catalog_proto_rawDesc = "" +
 	"\x16PublishManifestRequest\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\"1\n" +
 	"\x17PublishManifestResponse\x12\x16\n" +
-	"\x06digest\x18\x01 \x01(\tR\x06digest2\xd7\x03\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\",\n" +
+	"\x14OrderDisposalRequest\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\"E\n" +
+	"\x15OrderDisposalResponse\x12,\n" +
+	"\bdisposal\x18\x01 \x01(\v2\x10.lab.v1.DisposalR\bdisposal\".\n" +
+	"\x12GetDisposalRequest\x12\x18\n" +
+	"\adataset\x18\x01 \x01(\tR\adataset\"C\n" +
+	"\x13GetDisposalResponse\x12,\n" +
+	"\bdisposal\x18\x01 \x01(\v2\x10.lab.v1.DisposalR\bdisposal\"o\n" +
+	"\bDisposal\x12\x14\n" +
+	"\x05order\x18\x01 \x01(\fR\x05order\x12\x19\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce\x12\x18\n" +
+	"\awaiting\x18\x03 \x03(\tR\awaiting\x12\x18\n" +
+	"\areceipt\x18\x04 \x01(\fR\areceipt2\xed\x04\n" +
 	"\x0eCatalogService\x12I\n" +
 	"\fListDatasets\x12\x1b.lab.v1.ListDatasetsRequest\x1a\x1c.lab.v1.ListDatasetsResponse\x12C\n" +
 	"\n" +
@@ -793,7 +1070,9 @@ const file_sandbox_api_v1_catalog_proto_rawDesc = "" +
 	"\fMissingBlobs\x12\x1b.lab.v1.MissingBlobsRequest\x1a\x1c.lab.v1.MissingBlobsResponse\x12E\n" +
 	"\n" +
 	"UploadBlob\x12\x19.lab.v1.UploadBlobRequest\x1a\x1a.lab.v1.UploadBlobResponse(\x01\x12R\n" +
-	"\x0fPublishManifest\x12\x1e.lab.v1.PublishManifestRequest\x1a\x1f.lab.v1.PublishManifestResponseB'Z%yingzhou.dev/lab/sandbox/api/v1;labv1b\x06proto3"
+	"\x0fPublishManifest\x12\x1e.lab.v1.PublishManifestRequest\x1a\x1f.lab.v1.PublishManifestResponse\x12L\n" +
+	"\rOrderDisposal\x12\x1c.lab.v1.OrderDisposalRequest\x1a\x1d.lab.v1.OrderDisposalResponse\x12F\n" +
+	"\vGetDisposal\x12\x1a.lab.v1.GetDisposalRequest\x1a\x1b.lab.v1.GetDisposalResponseB'Z%yingzhou.dev/lab/sandbox/api/v1;labv1b\x06proto3"
 
 var (
 	file_sandbox_api_v1_catalog_proto_rawDescOnce sync.Once
@@ -807,7 +1086,7 @@ func file_sandbox_api_v1_catalog_proto_rawDescGZIP() []byte {
 	return file_sandbox_api_v1_catalog_proto_rawDescData
 }
 
-var file_sandbox_api_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_sandbox_api_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_sandbox_api_v1_catalog_proto_goTypes = []any{
 	(*Dataset)(nil),                 // 0: lab.v1.Dataset
 	(*ListDatasetsRequest)(nil),     // 1: lab.v1.ListDatasetsRequest
@@ -823,28 +1102,39 @@ var file_sandbox_api_v1_catalog_proto_goTypes = []any{
 	(*UploadBlobResponse)(nil),      // 11: lab.v1.UploadBlobResponse
 	(*PublishManifestRequest)(nil),  // 12: lab.v1.PublishManifestRequest
 	(*PublishManifestResponse)(nil), // 13: lab.v1.PublishManifestResponse
+	(*OrderDisposalRequest)(nil),    // 14: lab.v1.OrderDisposalRequest
+	(*OrderDisposalResponse)(nil),   // 15: lab.v1.OrderDisposalResponse
+	(*GetDisposalRequest)(nil),      // 16: lab.v1.GetDisposalRequest
+	(*GetDisposalResponse)(nil),     // 17: lab.v1.GetDisposalResponse
+	(*Disposal)(nil),                // 18: lab.v1.Disposal
 }
 var file_sandbox_api_v1_catalog_proto_depIdxs = []int32{
 	0,  // 0: lab.v1.ListDatasetsResponse.datasets:type_name -> lab.v1.Dataset
 	0,  // 1: lab.v1.GetDatasetResponse.dataset:type_name -> lab.v1.Dataset
 	10, // 2: lab.v1.UploadBlobRequest.header:type_name -> lab.v1.BlobHeader
-	1,  // 3: lab.v1.CatalogService.ListDatasets:input_type -> lab.v1.ListDatasetsRequest
-	3,  // 4: lab.v1.CatalogService.GetDataset:input_type -> lab.v1.GetDatasetRequest
-	5,  // 5: lab.v1.CatalogService.RegisterKeyset:input_type -> lab.v1.RegisterKeysetRequest
-	7,  // 6: lab.v1.CatalogService.MissingBlobs:input_type -> lab.v1.MissingBlobsRequest
-	9,  // 7: lab.v1.CatalogService.UploadBlob:input_type -> lab.v1.UploadBlobRequest
-	12, // 8: lab.v1.CatalogService.PublishManifest:input_type -> lab.v1.PublishManifestRequest
-	2,  // 9: lab.v1.CatalogService.ListDatasets:output_type -> lab.v1.ListDatasetsResponse
-	4,  // 10: lab.v1.CatalogService.GetDataset:output_type -> lab.v1.GetDatasetResponse
-	6,  // 11: lab.v1.CatalogService.RegisterKeyset:output_type -> lab.v1.RegisterKeysetResponse
-	8,  // 12: lab.v1.CatalogService.MissingBlobs:output_type -> lab.v1.MissingBlobsResponse
-	11, // 13: lab.v1.CatalogService.UploadBlob:output_type -> lab.v1.UploadBlobResponse
-	13, // 14: lab.v1.CatalogService.PublishManifest:output_type -> lab.v1.PublishManifestResponse
-	9,  // [9:15] is the sub-list for method output_type
-	3,  // [3:9] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	18, // 3: lab.v1.OrderDisposalResponse.disposal:type_name -> lab.v1.Disposal
+	18, // 4: lab.v1.GetDisposalResponse.disposal:type_name -> lab.v1.Disposal
+	1,  // 5: lab.v1.CatalogService.ListDatasets:input_type -> lab.v1.ListDatasetsRequest
+	3,  // 6: lab.v1.CatalogService.GetDataset:input_type -> lab.v1.GetDatasetRequest
+	5,  // 7: lab.v1.CatalogService.RegisterKeyset:input_type -> lab.v1.RegisterKeysetRequest
+	7,  // 8: lab.v1.CatalogService.MissingBlobs:input_type -> lab.v1.MissingBlobsRequest
+	9,  // 9: lab.v1.CatalogService.UploadBlob:input_type -> lab.v1.UploadBlobRequest
+	12, // 10: lab.v1.CatalogService.PublishManifest:input_type -> lab.v1.PublishManifestRequest
+	14, // 11: lab.v1.CatalogService.OrderDisposal:input_type -> lab.v1.OrderDisposalRequest
+	16, // 12: lab.v1.CatalogService.GetDisposal:input_type -> lab.v1.GetDisposalRequest
+	2,  // 13: lab.v1.CatalogService.ListDatasets:output_type -> lab.v1.ListDatasetsResponse
+	4,  // 14: lab.v1.CatalogService.GetDataset:output_type -> lab.v1.GetDatasetResponse
+	6,  // 15: lab.v1.CatalogService.RegisterKeyset:output_type -> lab.v1.RegisterKeysetResponse
+	8,  // 16: lab.v1.CatalogService.MissingBlobs:output_type -> lab.v1.MissingBlobsResponse
+	11, // 17: lab.v1.CatalogService.UploadBlob:output_type -> lab.v1.UploadBlobResponse
+	13, // 18: lab.v1.CatalogService.PublishManifest:output_type -> lab.v1.PublishManifestResponse
+	15, // 19: lab.v1.CatalogService.OrderDisposal:output_type -> lab.v1.OrderDisposalResponse
+	17, // 20: lab.v1.CatalogService.GetDisposal:output_type -> lab.v1.GetDisposalResponse
+	13, // [13:21] is the sub-list for method output_type
+	5,  // [5:13] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_sandbox_api_v1_catalog_proto_init() }
@@ -862,7 +1152,7 @@ func file_sandbox_api_v1_catalog_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sandbox_api_v1_catalog_proto_rawDesc), len(file_sandbox_api_v1_catalog_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,8 @@ const (
 	CatalogService_MissingBlobs_FullMethodName    = "/lab.v1.CatalogService/MissingBlobs"
 	CatalogService_UploadBlob_FullMethodName      = "/lab.v1.CatalogService/UploadBlob"
 	CatalogService_PublishManifest_FullMethodName = "/lab.v1.CatalogService/PublishManifest"
+	CatalogService_OrderDisposal_FullMethodName   = "/lab.v1.CatalogService/OrderDisposal"
+	CatalogService_GetDisposal_FullMethodName     = "/lab.v1.CatalogService/GetDisposal"
 )
 
 // CatalogServiceClient is the client API for CatalogService service.
@@ -47,6 +49,12 @@ type CatalogServiceClient interface {
 	UploadBlob(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadBlobRequest, UploadBlobResponse], error)
 	// PublishManifest makes a sealed version current, once all its blobs have arrived. For stewards of the owner.
 	PublishManifest(ctx context.Context, in *PublishManifestRequest, opts ...grpc.CallOption) (*PublishManifestResponse, error)
+	// OrderDisposal ends a dataset for good (art. 19) and has it destroyed everywhere. An order by the owner's steward is in
+	// force at once; one by an official waits until a second official hands in the same bytes with a signature of the own.
+	// It answers when everybody was asked once; whoever could not be reached is asked again until it answers. May be repeated.
+	OrderDisposal(ctx context.Context, in *OrderDisposalRequest, opts ...grpc.CallOption) (*OrderDisposalResponse, error)
+	// GetDisposal says how far the end of a dataset is, with the certificate once there is one.
+	GetDisposal(ctx context.Context, in *GetDisposalRequest, opts ...grpc.CallOption) (*GetDisposalResponse, error)
 }
 
 type catalogServiceClient struct {
@@ -120,6 +128,26 @@ func (c *catalogServiceClient) PublishManifest(ctx context.Context, in *PublishM
 	return out, nil
 }
 
+func (c *catalogServiceClient) OrderDisposal(ctx context.Context, in *OrderDisposalRequest, opts ...grpc.CallOption) (*OrderDisposalResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OrderDisposalResponse)
+	err := c.cc.Invoke(ctx, CatalogService_OrderDisposal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) GetDisposal(ctx context.Context, in *GetDisposalRequest, opts ...grpc.CallOption) (*GetDisposalResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetDisposalResponse)
+	err := c.cc.Invoke(ctx, CatalogService_GetDisposal_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CatalogServiceServer is the server API for CatalogService service.
 // All implementations must embed UnimplementedCatalogServiceServer
 // for forward compatibility.
@@ -138,6 +166,12 @@ type CatalogServiceServer interface {
 	UploadBlob(grpc.ClientStreamingServer[UploadBlobRequest, UploadBlobResponse]) error
 	// PublishManifest makes a sealed version current, once all its blobs have arrived. For stewards of the owner.
 	PublishManifest(context.Context, *PublishManifestRequest) (*PublishManifestResponse, error)
+	// OrderDisposal ends a dataset for good (art. 19) and has it destroyed everywhere. An order by the owner's steward is in
+	// force at once; one by an official waits until a second official hands in the same bytes with a signature of the own.
+	// It answers when everybody was asked once; whoever could not be reached is asked again until it answers. May be repeated.
+	OrderDisposal(context.Context, *OrderDisposalRequest) (*OrderDisposalResponse, error)
+	// GetDisposal says how far the end of a dataset is, with the certificate once there is one.
+	GetDisposal(context.Context, *GetDisposalRequest) (*GetDisposalResponse, error)
 	mustEmbedUnimplementedCatalogServiceServer()
 }
 
@@ -165,6 +199,12 @@ func (UnimplementedCatalogServiceServer) UploadBlob(grpc.ClientStreamingServer[U
 }
 func (UnimplementedCatalogServiceServer) PublishManifest(context.Context, *PublishManifestRequest) (*PublishManifestResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PublishManifest not implemented")
+}
+func (UnimplementedCatalogServiceServer) OrderDisposal(context.Context, *OrderDisposalRequest) (*OrderDisposalResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method OrderDisposal not implemented")
+}
+func (UnimplementedCatalogServiceServer) GetDisposal(context.Context, *GetDisposalRequest) (*GetDisposalResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetDisposal not implemented")
 }
 func (UnimplementedCatalogServiceServer) mustEmbedUnimplementedCatalogServiceServer() {}
 func (UnimplementedCatalogServiceServer) testEmbeddedByValue()                        {}
@@ -284,6 +324,42 @@ func _CatalogService_PublishManifest_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CatalogService_OrderDisposal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(OrderDisposalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).OrderDisposal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_OrderDisposal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).OrderDisposal(ctx, req.(*OrderDisposalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_GetDisposal_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetDisposalRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).GetDisposal(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_GetDisposal_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).GetDisposal(ctx, req.(*GetDisposalRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // CatalogService_ServiceDesc is the grpc.ServiceDesc for CatalogService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -310,6 +386,14 @@ var CatalogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "PublishManifest",
 			Handler:    _CatalogService_PublishManifest_Handler,
+		},
+		{
+			MethodName: "OrderDisposal",
+			Handler:    _CatalogService_OrderDisposal_Handler,
+		},
+		{
+			MethodName: "GetDisposal",
+			Handler:    _CatalogService_GetDisposal_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -24,6 +24,7 @@ import (
 	"yingzhou.dev/lab/cmd/internal/home/hometest"
 	"yingzhou.dev/lab/cmd/internal/plane"
 	"yingzhou.dev/lab/cmd/internal/witnessd"
+	"yingzhou.dev/lab/internal/pki"
 )
 
 // Labd and Witness name those two parts; custodians have their names in the roster.
@@ -292,6 +293,56 @@ func (c *Cluster) Ready() {
 			c.t.Fatalf("labd does not answer: %v\n%s", err, p.text())
 		case <-time.After(20 * time.Millisecond):
 		}
+	}
+}
+
+// Add starts a custodian that is new in the roster, whose keys are in its folder, in the place of another that has been
+// stopped: it gets that one's port, a certificate and a configuration, and every other daemon is told and started again.
+func (c *Cluster) Add(t testing.TB, name, instead string) {
+	t.Helper()
+	ca, err := pki.LoadAuthority(c.Lab, filepath.Join(c.Dir, "ca"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(c.Dir, name)
+	if err := ca.IssueTo(dir, pki.Name{Lab: c.Lab, Role: "custodian", Party: name}, pki.IssueOptions{Now: time.Now(), Hosts: []string{"127.0.0.1"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"custodian.yaml", "client.yaml", "roster.json"} {
+		data, err := os.ReadFile(filepath.Join(c.Dir, instead, file))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, file), data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Custodians[name] = c.Custodians[instead]
+	delete(c.Custodians, instead)
+	for part := range c.Custodians {
+		if part != name {
+			c.Stop(part)
+			c.rename(t, filepath.Join(c.Dir, part, "custodian.yaml"), instead, name)
+		}
+	}
+	c.Stop(Labd)
+	c.rename(t, filepath.Join(c.Dir, Labd, "labd.yaml"), instead, name)
+	for part := range c.Custodians {
+		c.Begin(part)
+	}
+	c.Begin(Labd)
+	c.Ready()
+}
+
+// rename puts one name for another in a configuration.
+func (c *Cluster) rename(t testing.TB, path, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, bytes.ReplaceAll(data, []byte(from), []byte(to)), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -19,33 +19,17 @@ func Product(z, xa, xb, ya, yb, r0, r1 []uint64) {
 }
 
 // NH is Σ (m₂ᵢ+k₂ᵢ)·(m₂ᵢ₊₁+k₂ᵢ₊₁) mod 2^128 over words m under a key k that is at least as long (Black, Halevi, Krawczyk,
-// Krovetz and Rogaway, "UMAC", CRYPTO 1999), twice as fast as with one accumulator. A last odd word is paired with a
-// constant.
+// Krovetz and Rogaway, "UMAC", CRYPTO 1999). A last odd word is paired with one that the key gives. Assembly is no faster.
 func NH(key, words []uint64) (hi, lo uint64) {
-	if len(words) == 0 {
-		return 0, 0
-	}
 	key = key[:len(words)]
-	first := key[0]
-	var hi2, lo2, carry uint64
-	for len(words) >= 4 && len(key) >= 4 {
-		m, k := (*[4]uint64)(words), (*[4]uint64)(key)
-		h, l := bits.Mul64(m[0]+k[0], m[1]+k[1])
+	var carry uint64
+	for i := 0; i+1 < len(words); i += 2 {
+		h, l := bits.Mul64(words[i]+key[i], words[i+1]+key[i+1])
 		lo, carry = bits.Add64(lo, l, 0)
 		hi, _ = bits.Add64(hi, h, carry)
-		h, l = bits.Mul64(m[2]+k[2], m[3]+k[3])
-		lo2, carry = bits.Add64(lo2, l, 0)
-		hi2, _ = bits.Add64(hi2, h, carry)
-		words, key = words[4:], key[4:]
 	}
-	lo, carry = bits.Add64(lo, lo2, 0)
-	hi, _ = bits.Add64(hi, hi2, carry)
-	for i := 0; i < len(words); i += 2 {
-		second := first ^ oddWord
-		if i+1 < len(words) {
-			second = words[i+1] + key[i+1]
-		}
-		h, l := bits.Mul64(words[i]+key[i], second)
+	if last := len(words) - 1; last&1 == 0 {
+		h, l := bits.Mul64(words[last]+key[last], key[0]^oddWord)
 		lo, carry = bits.Add64(lo, l, 0)
 		hi, _ = bits.Add64(hi, h, carry)
 	}
