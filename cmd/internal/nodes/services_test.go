@@ -87,14 +87,17 @@ func asSpy() int {
 			_ = cmd.Process.Signal(syscall.SIGTERM)
 		}
 	}()
+	killed := false
 	for lines := bufio.NewScanner(said); lines.Scan(); {
 		fmt.Fprintln(os.Stderr, lines.Text())
 		if _, err := os.Stat(filepath.Join(dir, "kill")); err == nil && strings.Contains(lines.Text(), "step 2") {
-			_ = cmd.Process.Kill() // the sandbox goes with it
-			fmt.Fprintln(os.Stderr, "nodehost: it was killed")
+			killed = cmd.Process.Kill() == nil // the sandbox goes with it
 		}
 	}
 	_ = cmd.Wait()
+	if killed {
+		fmt.Fprintln(os.Stderr, "nodehost: it was killed")
+	}
 	return cmd.ProcessState.ExitCode()
 }
 
