@@ -263,7 +263,11 @@ func (c *care) explain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.say("%s", strings.TrimRight(e.Text("en"), "\n"))
+	around, err := c.home.NodeIsolation(ctx)
+	if err != nil {
+		return err
+	}
+	c.say("%s\nThe nodes are %s.", strings.TrimRight(e.Text("en"), "\n"), around)
 	return nil
 }
 

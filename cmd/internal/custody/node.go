@@ -75,7 +75,8 @@ func (n *Node) check(dir string, production bool) error {
 // openNode sets up the driver of this body's node. serve takes the other custodians' connections until its context ends.
 func (b *body) openNode(id keys.Signer, own *store.Store, roster func() *operators.Roster) (_ *nodes.Driver, serve func(context.Context) error, err error) {
 	n := b.cfg.Node
-	state, err := filepath.Abs(b.cfg.State)
+	// Beside the blobs, which are linked from there, and left out of backups as they are.
+	work, err := filepath.Abs(b.cfg.Mirror)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -96,8 +97,8 @@ func (b *body) openNode(id keys.Signer, own *store.Store, roster func() *operato
 	if err != nil {
 		return nil, nil, err
 	}
-	host := &nodes.Program{Path: n.Host, Node: n.Program, Isolation: n.Isolation, Production: b.cfg.Production, Owner: state}
-	driver, err := nodes.New(nodes.Config{Custodian: id.Name(), Host: host, Relay: r, Blobs: own, Dir: filepath.Join(state, "node"), Production: b.cfg.Production,
+	host := &nodes.Program{Path: n.Host, Node: n.Program, Isolation: n.Isolation, Production: b.cfg.Production, Owner: work}
+	driver, err := nodes.New(nodes.Config{Custodian: id.Name(), Host: host, Relay: r, Blobs: own, Dir: filepath.Join(work, "node"), Production: b.cfg.Production,
 		Limits: nodejob.Limits{MemoryMiB: n.MemoryMiB, CPUs: n.CPUs, Time: time.Duration(n.Time)}, AtOnce: n.AtOnce, Stall: time.Duration(n.Stall), Logger: b.env.Logger})
 	if err != nil {
 		return nil, nil, err

@@ -111,7 +111,7 @@ func (h *Home) openNode(id keys.Signer, own *store.Store, roster func() *operato
 	h.nodes.mu.Lock()
 	h.nodes.relays[id.Name()] = r
 	h.nodes.mu.Unlock()
-	dir, err := filepath.Abs(h.path("custodians", id.Name(), "node"))
+	dir, err := filepath.Abs(h.path("custodians", id.Name(), "mirror", "node"))
 	if err != nil {
 		return nil, fmt.Errorf("finding the lab's folder: %w", err)
 	}

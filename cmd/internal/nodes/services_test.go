@@ -87,14 +87,17 @@ func asSpy() int {
 			_ = cmd.Process.Signal(syscall.SIGTERM)
 		}
 	}()
+	killed := false
 	for lines := bufio.NewScanner(said); lines.Scan(); {
 		fmt.Fprintln(os.Stderr, lines.Text())
 		if _, err := os.Stat(filepath.Join(dir, "kill")); err == nil && strings.Contains(lines.Text(), "step 2") {
-			_ = cmd.Process.Kill() // the sandbox goes with it
-			fmt.Fprintln(os.Stderr, "nodehost: it was killed")
+			killed = cmd.Process.Kill() == nil // the sandbox goes with it
 		}
 	}
 	_ = cmd.Wait()
+	if killed {
+		fmt.Fprintln(os.Stderr, "nodehost: it was killed")
+	}
 	return cmd.ProcessState.ExitCode()
 }
 
@@ -378,7 +381,7 @@ func (s *services) killed(t *testing.T, r *desk.Remote) {
 		t.Errorf("after the killing\n%s for ε %d, and asked again\n%s for ε %d", values(table), rel.ChargedMicro, values(same), free.ChargedMicro)
 	}
 	for name, dir := range s.spies {
-		left, err := os.ReadDir(filepath.Join(s.Dir, name, "state", "node"))
+		left, err := os.ReadDir(filepath.Join(s.Dir, name, "mirror", "node"))
 		if err != nil || len(left) > 0 {
 			t.Errorf("custodian %q is left with %v, %v (%s)", name, left, err, dir)
 		}
