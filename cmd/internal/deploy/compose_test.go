@@ -54,7 +54,7 @@ func TestCompose(t *testing.T) {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(hometest.Build(t.Context(), bin, "labd", "custodian", "witness", "worker"), os.CopyFS(filepath.Join(root, "deploy", "docker"), os.DirFS("../../../deploy/docker"))); err != nil {
+	if err := errors.Join(hometest.Build(t.Context(), bin, "labd", "custodian", "witness", "worker", "node", "nodehost"), os.CopyFS(filepath.Join(root, "deploy", "docker"), os.DirFS("../../../deploy/docker"))); err != nil {
 		t.Fatal(err)
 	}
 	folder := filepath.Join(t.TempDir(), "services")

@@ -100,7 +100,7 @@ func TestDataKeys(t *testing.T) {
 
 			token := s.Token(cfg)
 			for _, c := range []struct{ method, path string }{{"GET", cfg.Transit + "/export/encryption-key/blobs-x"}, {"POST", cfg.Transit + "/encrypt/blobs-x"},
-				{"POST", cfg.Transit + "/sign/sign"}, {"POST", cfg.Transit + "/hmac/x/sha2-256"}, {"POST", cfg.Transit + "/keys/x/import"}, {"DELETE", cfg.Transit + "/keys/sign"},
+				{"POST", cfg.Transit + "/sign/sign"}, {"POST", cfg.Transit + "/hmac/x/sha2-256"}, {"POST", cfg.Transit + "/keys/x/import"}, {"DELETE", cfg.Transit + "/keys/log"},
 				{"GET", "kv-plane/data/pieces/x"}, {"GET", "kv-cust/data/pieces/x"}, {"GET", "transit-cust/keys/sign"}, {"GET", "sys/mounts"}} {
 				if status, said := s.Call(token, c.method, c.path, nil); status != http.StatusForbidden {
 					t.Errorf("%s %s gives %d, want 403: %s", c.method, c.path, status, said)
