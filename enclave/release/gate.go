@@ -107,7 +107,11 @@ func (c *Custodian) Lead(ctx context.Context, b *enclave.Bundle, members []Membe
 		case errors.As(err, &refused) || !errors.As(err, &unable):
 			return nil, err
 		case unable.name == c.Name():
-			return nil, &refusal.UnavailableError{What: fmt.Sprintf("a leader: custodian %q, which cannot do its own part,", c.Name()), Cause: err}
+			why := "which cannot do its own part"
+			if down := (*refusal.UnavailableError)(nil); errors.As(err, &down) { // in words for people, unlike other errors
+				why = "which is without " + down.What
+			}
+			return nil, &refusal.UnavailableError{What: fmt.Sprintf("a leader: custodian %q, %s,", c.Name(), why), Cause: err}
 		}
 		c.cfg.Logger.WarnContext(ctx, "left out of a release", "custodian", unable.name, "plan", b.Plan.Digest(), "error", err)
 		lost = append(lost, err)

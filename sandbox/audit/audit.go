@@ -173,6 +173,7 @@ func Open(ctx context.Context, cfg Config) (_ *Log, err error) {
 	if cfg, err = cfg.withDefaults(); err != nil {
 		return nil, err
 	}
+	catchKlog()
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
 	}
