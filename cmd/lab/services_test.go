@@ -21,8 +21,15 @@ type clusterKey struct{}
 
 // TestServices runs scripts against a lab of services. The daemons run in this process, the command lines in their own.
 func TestServices(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/services/*.txt")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	if testing.Short() { // cmd/labd tests the same daemons without the command lines
+		scripts = []string{"testdata/services/way.txt"}
+	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/services",
+		Files:               scripts,
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {

@@ -250,6 +250,9 @@ func (s *shared) once(seen ...enclave.Checkpoint) {
 
 // TestTwoControlPlanesAndTheLossOfOne: both drive jobs; one is killed in the middle of many, and comes back.
 func TestTwoControlPlanesAndTheLossOfOne(t *testing.T) {
+	if testing.Short() {
+		t.Skip("its daemons are programs of their own, which a race detector here does not see")
+	}
 	s := startShared(t, pgtest.Start(t))
 	auditor := s.Person("zhao.min")
 	checkpoint := func() enclave.Checkpoint {
@@ -309,6 +312,9 @@ func TestTwoControlPlanesAndTheLossOfOne(t *testing.T) {
 // TestTwoControlPlanesWithoutTheirDatabase: PostgreSQL is stopped in the middle of jobs and comes back. Jobs wait, say so,
 // and go on.
 func TestTwoControlPlanesWithoutTheirDatabase(t *testing.T) {
+	if testing.Short() {
+		t.Skip("its daemons are programs of their own, which a race detector here does not see")
+	}
 	server := pgtest.Start(t)
 	server.Own()
 	s := startShared(t, server)

@@ -38,6 +38,9 @@ func (c compose) run(ctx context.Context, args ...string) ([]byte, error) {
 // The compose file, run: our images, made from our programs alone, as another user than root, on read-only file systems;
 // a job goes through with its worker in a container of its own. PostgreSQL and Vault are others' images and stay out.
 func TestCompose(t *testing.T) {
+	if testing.Short() {
+		t.Skip("its daemons are programs of their own, which a race detector here does not see")
+	}
 	if err := exec.CommandContext(t.Context(), "docker", "info").Run(); err != nil {
 		t.Skip("no Docker daemon answers: .ci/setup starts one")
 	}

@@ -106,6 +106,9 @@ func freeBase(t *testing.T) int {
 // make lab-up with Vaults and PostgreSQL: every program as it is shipped, each party with a Vault of its own, from nothing
 // to a released result; no key in any log or audit file; then down, with nothing left running, and up again.
 func TestLabUp(t *testing.T) {
+	if testing.Short() {
+		t.Skip("its daemons are programs of their own, which a race detector here does not see")
+	}
 	if os.Getenv(string(vaulttest.Vault)) == "" {
 		t.Skipf("%s names no server program: .ci/setup builds one, or name a stock one", vaulttest.Vault)
 	}
