@@ -1,15 +1,20 @@
 package release
 
 import (
+	"bytes"
+	"crypto/ed25519"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/internal/canon"
 )
 
@@ -129,4 +134,70 @@ func BenchmarkTotals(b *testing.B) {
 	}
 	b.ReportMetric(float64(heap()-before)/float64(b.N), "live-B/job")
 	runtime.KeepAlive(l)
+}
+
+// Peers get a custodian's records from its file, after appends, merges and a restart; one that is no longer what was written
+// is told by its number and never handed out.
+func TestLedgerReadsItsFile(t *testing.T) {
+	dirs := map[string]string{"cust-a": t.TempDir(), "cust-b": t.TempDir()}
+	ids := map[string]*keys.Identity{}
+	for name := range dirs {
+		id, err := keys.NewIdentity(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[name] = id
+	}
+	open := func(name string) *ledger {
+		t.Helper()
+		l, err := openLedger(dirs[name], ids[name], func(by string) (ed25519.PublicKey, error) { return ids[by].Verify(), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.close() })
+		return l
+	}
+	a, b := open("cust-a"), open("cust-b")
+	var want []enclave.Digest
+	for i := range byte(4) {
+		s, err := a.append(Record{Type: recordRefusal, Plan: enclave.Digest{i}, Job: "job-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, s.Digest())
+		if _, err := b.append(Record{Type: recordRefusal, Plan: enclave.Digest{i}, Job: "job-2"}); err != nil {
+			t.Fatal(err)
+		}
+		records, err := a.since(b.heights()) // b's file has both, by turns
+		if err != nil || len(records) != 1 || b.commit(records...) != nil {
+			t.Fatalf("%d new records: %v", len(records), err)
+		}
+	}
+	b = open("cust-b")
+	records, err := b.since(map[string]int64{"cust-a": 1, "cust-b": 4})
+	if err != nil || len(records) != 3 {
+		t.Fatalf("%d records after the first of cust-a: %v", len(records), err)
+	}
+	for i, s := range records {
+		if s.Digest() != want[i+1] {
+			t.Errorf("record %d is another one", i+2)
+		}
+	}
+	data, err := os.ReadFile(b.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := b.chains["cust-a"].at // the third in place of the second: whole lines, of the same length
+	second, third := data[at[1]:], data[at[2]:]
+	n := bytes.IndexByte(third, '\n')
+	if n != bytes.IndexByte(second, '\n') {
+		t.Fatal("two records differ in length")
+	}
+	copy(second[:n], third[:n])
+	if err := os.WriteFile(b.path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if records, err := b.since(nil); err == nil || !strings.Contains(err.Error(), `record 2 of custodian "cust-a"`) {
+		t.Errorf("%d records from a damaged file: %v", len(records), err)
+	}
 }
