@@ -32,7 +32,7 @@ type flow struct {
 	prepare [][]string                              // run once on the template, embedded
 	hold    failpoint.Point                         // services: where labd holds the prepared job when the command comes
 	setup   func(ctx context.Context, l *lab) error // services: what happens before the command
-	command func(l *lab) ([]string, error)
+	command func(ctx context.Context, l *lab) ([]string, error)
 	after   func(ctx context.Context, l *lab) error
 	points  []failpoint.Point            // that it is there for: some flow that names a point must pass it
 	leaves  func(p failpoint.Point) bool // points that another flow is enough for; nil = none
@@ -47,8 +47,8 @@ func submit(query string, flags ...string) []string {
 	return append(append([]string{"lab", "job", "submit", "--scenario", hometest.Scenario}, flags...), query)
 }
 
-func always(args ...string) func(*lab) ([]string, error) {
-	return func(*lab) ([]string, error) { return args, nil }
+func always(args ...string) func(context.Context, *lab) ([]string, error) {
+	return func(context.Context, *lab) ([]string, error) { return args, nil }
 }
 
 // ofTheLog are points that every command passes.
@@ -78,17 +78,17 @@ func flows() []*flow {
 		{name: "refused job", prepare: [][]string{submit("SELECT COUNT(*) FROM health WHERE health = 'good'"), submit("SELECT COUNT(*) FROM health WHERE health = 'fair'"),
 			submit(poor)}, command: always(submit("SELECT COUNT(*) FROM health WHERE health <> 'poor'")...), after: jobIsRefused,
 			points: refusal, leaves: but(refusal...)},
-		{name: "cancelled job", prepare: [][]string{submit(question, "--no-wait")}, hold: failpoint.InputsStaged, command: func(l *lab) ([]string, error) {
-			job, err := l.onlyJob(context.Background())
+		{name: "cancelled job", prepare: [][]string{submit(question, "--no-wait")}, hold: failpoint.InputsStaged, command: func(ctx context.Context, l *lab) ([]string, error) {
+			job, err := l.onlyJob(ctx)
 			return []string{"lab", "job", "cancel", string(job.ID), "--reason", "wrong year"}, err
 		}, after: jobIsCancelled, points: []failpoint.Point{failpoint.CancelLogged, failpoint.CancelStored}, leaves: but(failpoint.CancelLogged, failpoint.CancelStored)},
 		{name: "statement", command: always("lab", "scenario", "apply", "next", "--purpose", "p", "--epsilon", "1", "--until", "2030-01-01", "--use", "health: mdvis=aggregate"),
 			after:  func(ctx context.Context, l *lab) error { _, err := l.ask(ctx, "1"); return err },
 			points: []failpoint.Point{failpoint.StatementPending, failpoint.StatementLogged, failpoint.StatementStored}},
-		{name: "sealing", stage: hometest.Sealed, command: func(l *lab) ([]string, error) {
+		{name: "sealing", stage: hometest.Sealed, command: func(_ context.Context, l *lab) ([]string, error) {
 			return []string{"seal", l.table, "--dataset", hometest.Dataset}, nil
 		}, after: sealsAgain, points: []failpoint.Point{failpoint.BlobStored, failpoint.BlobsStored, failpoint.ManifestLogged, failpoint.ManifestStored}},
-		{name: "registration", stage: hometest.Staffed, command: func(l *lab) ([]string, error) {
+		{name: "registration", stage: hometest.Staffed, command: func(_ context.Context, l *lab) ([]string, error) {
 			return []string{"lab", "dataset", "register", l.schema}, nil
 		}, after: registersAgain, leaves: ofTheLog, points: []failpoint.Point{failpoint.DatasetKeyStored, failpoint.SchemaStored, failpoint.KeysetKept,
 			failpoint.PieceStored, failpoint.KeysetLogged, failpoint.KeysetStored}},
@@ -105,9 +105,9 @@ func flows() []*flow {
 		{name: "disposal", in: embedded, command: always(disposal...), after: isDisposedOf, leaves: ofTheLog,
 			points: []failpoint.Point{failpoint.OrderStored, failpoint.OrderLogged, failpoint.KeyAnnounced, failpoint.PiecesDestroyed, failpoint.WordStored,
 				failpoint.BlobsDiscarded, failpoint.KeyForgotten, failpoint.CertLogged, failpoint.CertStored}},
-		{name: "making a lab", in: embedded, empty: true, command: func(l *lab) ([]string, error) { return []string{"lab", "init", l.dir}, nil }, after: labIsMade,
+		{name: "making a lab", in: embedded, empty: true, command: func(_ context.Context, l *lab) ([]string, error) { return []string{"lab", "init", l.dir}, nil }, after: labIsMade,
 			points: []failpoint.Point{failpoint.IdentityStored, failpoint.LabNamed}},
-		{name: "laying out", in: embedded, command: func(l *lab) ([]string, error) { return l.deploy(), nil }, after: isLaidOut,
+		{name: "laying out", in: embedded, command: func(_ context.Context, l *lab) ([]string, error) { return l.deploy(), nil }, after: isLaidOut,
 			points: []failpoint.Point{failpoint.MoveBegun, failpoint.MoveMade, failpoint.MoveEnded}, leaves: ofTheLog},
 	}
 }
@@ -165,7 +165,7 @@ func (m *matrix) kill(ctx context.Context, f *flow, armed string, env []string) 
 	}
 	defer func() { err = errors.Join(err, l.remove()) }()
 	l.env = env
-	args, err := f.command(l)
+	args, err := f.command(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -437,7 +437,7 @@ func (m *matrix) trace(ctx context.Context, f *flow) (passes map[failpoint.Point
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.remove()) }()
-	args, err := f.command(l)
+	args, err := f.command(ctx, l)
 	if err != nil {
 		return nil, err
 	}

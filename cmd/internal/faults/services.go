@@ -369,7 +369,7 @@ func (m *matrix) traceServices(ctx context.Context, f *flow) (passes map[string]
 	if err != nil {
 		return nil, err
 	}
-	args, err := f.command(l)
+	args, err := f.command(ctx, l)
 	if err != nil {
 		return nil, err
 	}
@@ -534,7 +534,7 @@ func (l *lab) whileArmed(ctx context.Context, f *flow, part, at string) (args []
 	if err != nil {
 		return nil, err
 	}
-	if args, err = f.command(l); err != nil {
+	if args, err = f.command(ctx, l); err != nil {
 		return args, err
 	}
 	if part == client {
