@@ -113,8 +113,10 @@ type Signed struct {
 // Message is what a signature covers: the kind separates the domains, so no signature serves two purposes. Kinds are
 // one line (Seal and Verify refuse others), else the end of a kind could pass for the beginning of a body.
 func Message(kind string, body []byte) []byte {
-	return append([]byte("yingzhou signature\n"+kind+"\n"), body...)
+	return append([]byte(messagePrefix(kind)), body...)
 }
+
+func messagePrefix(kind string) string { return "yingzhou signature\n" + kind + "\n" }
 
 // Seal encodes v and signs it as the party named by.
 func Seal(kind string, v any, by string, key ed25519.PrivateKey) (Signed, error) {
@@ -145,7 +147,7 @@ func (s Signed) Verify(by string, pub ed25519.PublicKey) error {
 		return fmt.Errorf("%q %s: %w: kind is not one line", s.Kind, s.Digest().Short(), ErrSignature)
 	}
 	for _, sig := range s.Sigs {
-		if sig.By == by && ed25519.Verify(pub, Message(s.Kind, s.Body), sig.Sig) {
+		if sig.By == by && verified.verify(pub, s.Kind, s.Body, sig.Sig) {
 			return nil
 		}
 	}
