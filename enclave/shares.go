@@ -15,8 +15,8 @@ type ShareSet struct {
 	Scenario Digest   `json:"scenario"`
 	Rows     int64    `json:"rows"`  // public; a multiple of ShareRowsUnit, the rest is padding that counts nowhere
 	Nodes    []string `json:"nodes"` // three custodians: node i runs at the body of the i-th
-	// Keys are the component keys under HPKE, component by component, each for its two holders in turn: node c, then
-	// node c−1 (mod 3).
+	// Keys are the component keys, wrapped under the node's secret (mpc/shares.NodeSecret) and that under HPKE, component by
+	// component, each for its two holders in turn: node c, then node c−1 (mod 3).
 	Keys [][]byte `json:"keys"`
 }
 
@@ -73,7 +73,7 @@ func (l *Layout) ShareInfo(keyset Digest, component int, node string) []byte {
 	set.Keys = [][]byte{}
 	bare.Shares = &set
 	d := canon.DigestOf(bare)
-	info := append([]byte("yingzhou share key v1\x00"), keyset[:]...)
+	info := append([]byte("yingzhou share key v2\x00"), keyset[:]...)
 	info = append(append(info, d[:]...), byte(component))
 	return append(info, node...)
 }

@@ -2,7 +2,9 @@ package he
 
 import (
 	"bytes"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -52,6 +54,19 @@ const (
 
 // MarshalBinary writes the key for the owner's own keyring.
 func (k *SecretKey) MarshalBinary() []byte { return appendWords([]byte(secretMagic), k.s) }
+
+// Derive is a secret of the owner that follows from the key, the same whenever it is asked for, and from which the key does
+// not follow: HKDF-SHA256 (RFC 5869) of MarshalBinary, with info.
+func (k *SecretKey) Derive(info string) (out [32]byte, err error) {
+	data := k.MarshalBinary()
+	defer clear(data)
+	key, err := hkdf.Key(sha256.New, data, nil, info, len(out))
+	if err != nil {
+		return out, fmt.Errorf("deriving from the secret key: %w", err)
+	}
+	defer clear(key)
+	return [32]byte(key), nil
+}
 
 // ParseSecretKey reads what MarshalBinary wrote.
 func ParseSecretKey(p *Params, data []byte) (*SecretKey, error) {

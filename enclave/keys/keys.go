@@ -71,7 +71,7 @@ func SealWith(s Signer, kind string, v any) (canon.Signed, error) {
 // PieceSecret is what the owner deals to each holder of a piece.
 type PieceSecret struct {
 	PRF   [32]byte // key of smudging and noise, the same for every holder of the piece
-	Piece []byte   // he.KeyPiece bytes
+	Piece []byte   // Piece, encoded
 }
 
 // Commitment is what the Keyset publishes for a piece; its 32 random bytes make it hiding.
@@ -86,7 +86,7 @@ func (s PieceSecret) Commitment() enclave.Digest {
 // Encode writes the secret for transport under HPKE.
 func (s PieceSecret) Encode() []byte { return append(append([]byte(nil), s.PRF[:]...), s.Piece...) }
 
-// ParsePieceSecret reads what Encode wrote. The piece itself is checked by its parser and by the commitment.
+// ParsePieceSecret reads what Encode wrote. The piece itself is checked by ParsePiece and by the commitment.
 func ParsePieceSecret(data []byte) (PieceSecret, error) {
 	var s PieceSecret
 	if len(data) <= len(s.PRF) {
@@ -97,12 +97,36 @@ func ParsePieceSecret(data []byte) (PieceSecret, error) {
 	return s, nil
 }
 
+// Piece is what a keyring keeps of a dealt piece beside its PRF key.
+type Piece struct {
+	// Lineage is a part of what a custodian opens component keys of shares with (shares.NodeSecret). It is the same in every
+	// dealing of the owner's key, so that shares outlive a refresh, and ends with the keyset.
+	Lineage [32]byte
+	Key     []byte // he.KeyPiece bytes
+}
+
+// Encode writes the piece for PieceSecret.Piece.
+func (p Piece) Encode() []byte { return append(append([]byte(nil), p.Lineage[:]...), p.Key...) }
+
+// ParsePiece reads what Encode wrote. Key is a part of data, not a copy.
+func ParsePiece(data []byte) (Piece, error) {
+	var p Piece
+	if len(data) <= len(p.Lineage) {
+		return p, errors.New("parsing key piece: too short")
+	}
+	copy(p.Lineage[:], data)
+	p.Key = data[len(p.Lineage):]
+	return p, nil
+}
+
+func (p Piece) String() string         { return "[piece]" }
+func (p Piece) GoString() string       { return "[piece]" }
 func (s PieceSecret) String() string   { return "[piece secret]" }
 func (s PieceSecret) GoString() string { return "[piece secret]" }
 
 // PieceInfo is the HPKE info string of a dealt piece: it binds keyset, piece and receiver.
 func PieceInfo(id PieceID, custodian string) []byte {
-	info := append([]byte("yingzhou piece v1\x00"), id.Keyset[:]...)
+	info := append([]byte("yingzhou piece v2\x00"), id.Keyset[:]...)
 	info = binary.LittleEndian.AppendUint32(info, uint32(id.Piece))
 	return append(info, custodian...)
 }

@@ -65,7 +65,11 @@ func (c *Custodian) accept(ctx context.Context, signed canon.Signed, piece int, 
 	if err != nil {
 		return no("parameters", err)
 	}
-	k, err := he.ParseKeyPiece(params, secret.Piece)
+	held, err := keys.ParsePiece(secret.Piece)
+	if err != nil {
+		return no("content", err)
+	}
+	k, err := he.ParseKeyPiece(params, held.Key)
 	if err != nil {
 		return no("content", err)
 	}

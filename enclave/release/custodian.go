@@ -412,8 +412,7 @@ func (c *Custodian) price(s *session, charge *Charge) (newOpenings int64, _ *Ref
 // custodian has charged for the plan is among what is spent, and is not asked for again.
 func (c *Custodian) afford(d *Dossier, dataset, scenario, openings int64) *Refusal {
 	before, _ := c.ledger.charged(d.PlanDigest)
-	datasets := append([]Other{{Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Manifest: &d.Manifest}}, d.Others...)
-	for _, o := range datasets {
+	for _, o := range d.datasets() {
 		name := o.Manifest.Dataset
 		_, limit, ok := d.Grant.Dataset(name)
 		if !ok {

@@ -32,7 +32,8 @@ type Question struct {
 // Other is one more dataset of a join.
 type Other struct {
 	Keyset         *enclave.Keyset
-	KeysetDigest   enclave.Digest
+	KeysetDigest   enclave.Digest // lineage
+	Dealing        enclave.Digest // Keyset itself
 	Manifest       *enclave.Manifest
 	ManifestDigest enclave.Digest
 }
@@ -99,16 +100,16 @@ func (d *Dossier) data(b *enclave.Bundle) *Refusal {
 	if err := b.Plan.Open(enclave.KindPlan, &claimed); err != nil {
 		return refuse(ErrDossier, "plan").Because(err)
 	}
-	first, dealing, r := d.dataset(b, b.Manifest, claimed.Epoch)
+	first, r := d.dataset(b, b.Manifest, claimed.Epoch)
 	if r != nil {
 		return r
 	}
-	d.Manifest, d.Keyset, d.KeysetSum, d.Dealing, d.View = *first.Manifest, *first.Keyset, first.KeysetDigest, dealing, first.Manifest
+	d.Manifest, d.Keyset, d.KeysetSum, d.Dealing, d.View = *first.Manifest, *first.Keyset, first.KeysetDigest, first.Dealing, first.Manifest
 	for i, signed := range b.Manifests {
 		if claimed.Joint == nil || i+1 >= len(claimed.Joint.Sources) {
 			return refuse(ErrPlanMismatch, "dossier has %d more manifests than the plan has datasets", len(b.Manifests)-i)
 		}
-		other, _, r := d.dataset(b, signed, claimed.Joint.Sources[i+1].Epoch)
+		other, r := d.dataset(b, signed, claimed.Joint.Sources[i+1].Epoch)
 		if r != nil {
 			return r
 		}
@@ -119,44 +120,49 @@ func (d *Dossier) data(b *enclave.Bundle) *Refusal {
 
 // dataset checks one manifest and finds the keyset that the plan was made for: of the manifest's lineage, the one of the
 // plan's epoch. That it is the latest is for custodians to judge, who follow the log.
-func (d *Dossier) dataset(b *enclave.Bundle, manifest canon.Signed, epoch int64) (out *Other, dealing enclave.Digest, _ *Refusal) {
-	out = &Other{Manifest: &enclave.Manifest{}, ManifestDigest: manifest.Digest()}
+func (d *Dossier) dataset(b *enclave.Bundle, manifest canon.Signed, epoch int64) (*Other, *Refusal) {
+	out := &Other{Manifest: &enclave.Manifest{}, ManifestDigest: manifest.Digest()}
 	by, err := d.Roster.VerifyPast(manifest, enclave.KindManifest, operators.RoleSteward)
 	if err != nil {
-		return nil, dealing, refuse(ErrDossier, "manifest").Because(err)
+		return nil, refuse(ErrDossier, "manifest").Because(err)
 	}
 	if err := manifest.Open(enclave.KindManifest, out.Manifest); err != nil {
-		return nil, dealing, refuse(ErrDossier, "manifest").Because(err)
+		return nil, refuse(ErrDossier, "manifest").Because(err)
 	}
 	m := out.Manifest
 	if by.Body != m.Owner {
-		return nil, dealing, refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", m.Owner, by.Name, by.Body)
+		return nil, refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", m.Owner, by.Name, by.Body)
 	}
 	out.KeysetDigest = m.Keyset
 	var own []enclave.Signed // those that the manifest's owner signed
 	for _, signed := range b.Keysets {
 		by, err := d.Roster.VerifyPast(signed, enclave.KindKeyset, operators.RoleSteward)
 		if err != nil {
-			return nil, dealing, refuse(ErrDossier, "keyset").Because(err)
+			return nil, refuse(ErrDossier, "keyset").Because(err)
 		}
 		if by.Body == m.Owner {
 			own = append(own, signed)
 		} else if signed.Digest() == m.Keyset {
-			return nil, dealing, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q of %q signed", m.Dataset, m.Owner, m.Keyset.Short(), by.Name, by.Body)
+			return nil, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q of %q signed", m.Dataset, m.Owner, m.Keyset.Short(), by.Name, by.Body)
 		}
 	}
 	ks, dealing, err := enclave.Lineage(m.Keyset, own, epoch)
 	if errors.Is(err, enclave.ErrNotFound) {
-		return nil, dealing, refuse(ErrDossier, "keyset %s of the manifest, epoch %d, is not in the dossier", m.Keyset, epoch)
+		return nil, refuse(ErrDossier, "keyset %s of the manifest, epoch %d, is not in the dossier", m.Keyset, epoch)
 	}
 	if err != nil {
-		return nil, dealing, refuse(ErrForeignKeyset, "keyset").Because(err)
+		return nil, refuse(ErrForeignKeyset, "keyset").Because(err)
 	}
 	if ks.Owner != m.Owner || ks.Dataset != m.Dataset {
-		return nil, dealing, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which is for dataset %q of %q", m.Dataset, m.Owner, m.Keyset.Short(), ks.Dataset, ks.Owner)
+		return nil, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which is for dataset %q of %q", m.Dataset, m.Owner, m.Keyset.Short(), ks.Dataset, ks.Owner)
 	}
-	out.Keyset = ks
-	return out, dealing, nil
+	out.Keyset, out.Dealing = ks, dealing
+	return out, nil
+}
+
+// datasets lists what the plan reads, its own dataset first.
+func (d *Dossier) datasets() []Other {
+	return append([]Other{{Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Dealing: d.Dealing, Manifest: &d.Manifest}}, d.Others...)
 }
 
 // owners maps every dataset of the scenario to the agency that signed its keyset.

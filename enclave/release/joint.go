@@ -301,7 +301,7 @@ func (c *Custodian) shareJoint(ctx context.Context, b *enclave.Bundle, s *sessio
 
 // nodeJob gathers what this custodian's node needs: the keys of its components, and its noise key.
 func (c *Custodian) nodeJob(ctx context.Context, d *Dossier) (NodeJob, error) {
-	job := NodeJob{Plan: d.PlanDigest, Program: d.Program}
+	job, sources := NodeJob{Plan: d.PlanDigest, Program: d.Program}, d.datasets()
 	for i, t := range d.Program.Tables {
 		keyset, l, err := d.source(i)
 		if err != nil {
@@ -313,9 +313,14 @@ func (c *Custodian) nodeJob(ctx context.Context, d *Dossier) (NodeJob, error) {
 		if job.Party < 0 || !slices.Equal(l.Shares.Nodes, job.Nodes) {
 			return job, refuse(ErrForeignKeyset, "dataset %q was not split for this custodian, or for other nodes than the first", t.Name)
 		}
-		k, err := shares.Unlock(keyset, l, job.Party, c.cfg.Open)
+		secret, err := c.nodeSecret(ctx, sources[i].Dealing, sources[i].Keyset)
 		if err != nil {
-			return job, refuse(ErrForeignKeyset, "component keys of dataset %q", t.Name).Because(err)
+			return job, err
+		}
+		k, err := shares.Unlock(keyset, l, job.Party, secret, c.cfg.Open)
+		clear(secret[:])
+		if err != nil {
+			return job, refuse(ErrForeignKeyset, "component keys of dataset %q do not open: if a custodian was replaced, its owner seals it anew", t.Name).Because(err)
 		}
 		job.Sources = append(job.Sources, NodeSource{Table: t.Name, Keyset: keyset, Layout: *l, Keys: k})
 	}
@@ -324,13 +329,28 @@ func (c *Custodian) nodeJob(ctx context.Context, d *Dossier) (NodeJob, error) {
 	return job, err
 }
 
+// nodeSecret gathers the lineage secrets of the pieces that this custodian holds of a keyset.
+func (c *Custodian) nodeSecret(ctx context.Context, dealing enclave.Digest, ks *enclave.Keyset) (shares.NodeSecret, error) {
+	var lineage [][32]byte
+	defer func() { clear(lineage) }()
+	for _, i := range c.held(ks) {
+		held, err := c.piece(ctx, keys.PieceID{Keyset: dealing, Piece: i})
+		if err != nil {
+			return shares.NodeSecret{}, err
+		}
+		clear(held.Key)
+		lineage = append(lineage, held.Lineage)
+	}
+	return shares.NewNodeSecret(lineage), nil
+}
+
 // nodeNoise is this node's own noise key: a hash of the PRFs of every piece of the keyset that its custodian holds. Any
 // other custodian lacks one of them, as long as a quorum is two; the same question gets the same noise until the epoch
 // ends.
 func (c *Custodian) nodeNoise(ctx context.Context, d *Dossier) ([]byte, error) {
 	h := sha256.New()
 	h.Write([]byte("yingzhou node noise v1\x00"))
-	for _, piece := range c.held(d) {
+	for _, piece := range c.held(&d.Keyset) {
 		part, err := c.cfg.Keys.PRF(ctx, keys.PieceID{Keyset: d.Dealing, Piece: piece}, append([]byte("node noise\x00"), epochContext(d.Keyset.Epoch)...))
 		if err != nil {
 			return nil, err

@@ -185,8 +185,10 @@ func (j *joint) share(dataset, column, steward, body string, budget int) {
 	}
 	in, err := table.NewCSV(strings.NewReader(csv.String()), table.Options{})
 	j.check(err)
-	cfg := seal.Config{Table: in, Schema: sc, Params: params, Keyset: dealt.Keyset.Digest(), Blobs: j.blobs, Forms: seal.Split,
-		Shares: &seal.Sharing{ProjectKey: bytes.Repeat([]byte{3}, 32), Scenario: j.scenario, Nodes: j.roster.WithRole(operators.RoleCustodian)}}
+	var ks enclave.Keyset
+	j.check(dealt.Keyset.Open(enclave.KindKeyset, &ks))
+	cfg := seal.Config{Table: in, Schema: sc, Key: dealt.Key, Params: params, Keyset: dealt.Keyset.Digest(), Blobs: j.blobs, Forms: seal.Split,
+		Shares: &seal.Sharing{ProjectKey: bytes.Repeat([]byte{3}, 32), Scenario: j.scenario, Nodes: j.roster.WithRole(operators.RoleCustodian), Keyset: &ks}}
 	res, err := seal.Seal(j.t.Context(), cfg)
 	j.check(err)
 	signed, _, err := seal.Manifest(res, cfg, 1, canon.Digest{}, body, "csv", j.ids[steward], j.at())

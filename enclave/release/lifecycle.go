@@ -141,7 +141,7 @@ func (c *Custodian) current(ctx context.Context, b *enclave.Bundle, d *Dossier) 
 	if err := c.ended(b); err != nil {
 		return err
 	}
-	for _, o := range append([]Other{{Keyset: &d.Keyset, KeysetDigest: d.KeysetSum}}, d.Others...) {
+	for _, o := range d.datasets() {
 		for _, later := range c.of(o.KeysetDigest) {
 			if ks := c.dealt[later]; ks.Epoch > o.Keyset.Epoch && c.follow.logged[entryKey{later, enclave.EntryKeyset}] {
 				return refuse(ErrReplaced, "the plan is for epoch %d of keyset %s, which is at epoch %d", o.Keyset.Epoch, o.KeysetDigest.Short(), ks.Epoch)

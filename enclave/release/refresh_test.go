@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mpc/shares"
 	"yingzhou.dev/lab/enclave/release"
 )
 
@@ -158,5 +161,76 @@ func TestFollowDestroys(t *testing.T) {
 	var word enclave.Destruction
 	if w.check(second.Open(enclave.KindDestruction, &word)); word.Order != both.Digest() || len(word.Destroyed) != 2 {
 		t.Errorf("word %+v", word)
+	}
+}
+
+// Shares are as dead as ciphertexts once their keyset is disposed of: with every receiving key, which no disposal destroys,
+// and all that one custodian's backup still has, only what that custodian's own node held opens.
+func TestDisposalEndsShares(t *testing.T) {
+	j := newJoint(t, 100)
+	if _, _, err := j.open(j.job(jointQuery, 8_000_000), custodianNames...); err != nil {
+		t.Fatal(err)
+	}
+	pending := j.job(jointQuery, 4_000_000)
+	j.refresh(j.deal("water", "steward")) // component keys were sealed in the epoch before
+	ks, dealing := j.lineage("water")
+	origin := j.keysets["water"].Digest()
+	layout, ok := j.manifest("water").Layout("joint")
+	if !ok {
+		t.Fatal("there is no layout of shares")
+	}
+	// secret gathers what the pieces in a folder give for a custodian's node.
+	secret := func(dir, name string) (shares.NodeSecret, error) {
+		ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
+		j.check(err)
+		var lineage [][32]byte
+		me := slices.Index(ks.Custodians, name)
+		for i, p := range ks.Pieces {
+			if !p.Holds(me) {
+				continue
+			}
+			data, err := ring.Piece(t.Context(), keys.PieceID{Keyset: dealing, Piece: i})
+			if err != nil {
+				return shares.NodeSecret{}, err
+			}
+			held, err := keys.ParsePiece(data)
+			j.check(err)
+			lineage = append(lineage, held.Lineage)
+		}
+		return shares.NewNodeSecret(lineage), nil
+	}
+	unlock := func(s shares.NodeSecret, name string) error {
+		_, err := shares.Unlock(origin, layout, slices.Index(layout.Shares.Nodes, name), s, j.ids[name].Open)
+		return err
+	}
+	backup := t.TempDir()
+	for _, name := range custodianNames {
+		j.check(os.CopyFS(filepath.Join(backup, name), os.DirFS(filepath.Join(j.dir, name))))
+		s, err := secret(filepath.Join(backup, name), name)
+		j.check(err)
+		j.check(unlock(s, name))
+	}
+	order := j.order("water", "steward", agency)
+	j.announce(enclave.EntryDisposal, origin)
+	for _, name := range custodianNames {
+		_, err := j.custodians[name].Dispose(t.Context(), order)
+		j.check(err)
+		if _, err := secret(filepath.Join(j.dir, name), name); !errors.Is(err, keys.ErrNoPiece) {
+			t.Errorf("what %q needs for its node is still there: %v", name, err)
+		}
+	}
+	_, _, err := j.open(pending, custodianNames...)
+	j.wantRefusal(err, release.ErrDisposed)
+	for _, restored := range custodianNames {
+		s, err := secret(filepath.Join(backup, restored), restored)
+		j.check(err)
+		for _, name := range custodianNames {
+			if err := unlock(s, name); (err == nil) != (name == restored) {
+				t.Errorf("with the backup of %q, the component keys of %q: %v", restored, name, err)
+			}
+			if _, err := secret(filepath.Join(backup, restored), name); (err == nil) != (name == restored) {
+				t.Errorf("the backup of %q has what %q needs: %v", restored, name, err)
+			}
+		}
 	}
 }

@@ -147,7 +147,9 @@ func TestOneCustodianOpensNothing(t *testing.T) {
 				continue
 			}
 			w.check(err)
-			k, err := he.ParseKeyPiece(params, data)
+			held, err := keys.ParsePiece(data)
+			w.check(err)
+			k, err := he.ParseKeyPiece(params, held.Key)
 			w.check(err)
 			h, err := he.NewOpener(k).Share(&cts[0], new(big.Int), new(big.Int))
 			w.check(err)

@@ -163,11 +163,23 @@ func (c *Custodian) committed(ctx context.Context, s *session, active []string) 
 	return nil
 }
 
-// held lists the pieces of the keyset that this custodian holds.
-func (c *Custodian) held(d *Dossier) []int {
-	me := slices.Index(d.Keyset.Custodians, c.Name())
+// piece unwraps a piece into memory; its key is the caller's to clear.
+func (c *Custodian) piece(ctx context.Context, id keys.PieceID) (keys.Piece, error) {
+	data, err := c.cfg.Keys.Piece(ctx, id)
+	if errors.Is(err, keys.ErrNoPiece) {
+		return keys.Piece{}, refuse(ErrForeignKeyset, "piece %d of keyset %s is not held here", id.Piece, id.Keyset.Short()).Because(err)
+	}
+	if err != nil {
+		return keys.Piece{}, err
+	}
+	return keys.ParsePiece(data)
+}
+
+// held lists the pieces of a keyset that this custodian holds.
+func (c *Custodian) held(ks *enclave.Keyset) []int {
+	me := slices.Index(ks.Custodians, c.Name())
 	var out []int
-	for i, p := range d.Keyset.Pieces {
+	for i, p := range ks.Pieces {
 		if p.Holds(me) {
 			out = append(out, i)
 		}
@@ -184,7 +196,7 @@ func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []
 	if set.Terms == nil {
 		set.Terms = []int{}
 	}
-	for _, piece := range c.held(s.dossier) {
+	for _, piece := range c.held(&s.dossier.Keyset) {
 		shares, err := c.computePiece(ctx, s, piece, terms)
 		if err != nil {
 			return nil, err
@@ -198,19 +210,16 @@ func (c *Custodian) compute(ctx context.Context, s *session, stage int, terms []
 func (c *Custodian) computePiece(ctx context.Context, s *session, piece int, terms []int) ([]byte, error) {
 	d := s.dossier
 	id := keys.PieceID{Keyset: d.Dealing, Piece: piece}
-	data, err := c.cfg.Keys.Piece(ctx, id)
-	if errors.Is(err, keys.ErrNoPiece) {
-		return nil, refuse(ErrForeignKeyset, "piece %d of keyset %s is not held here", piece, d.Dealing.Short()).Because(err)
-	}
+	held, err := c.piece(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(data)
+	defer clear(held.Key)
 	params, err := he.Compile(d.Keyset.Params)
 	if err != nil {
 		return nil, err
 	}
-	key, err := he.ParseKeyPiece(params, data)
+	key, err := he.ParseKeyPiece(params, held.Key)
 	if err != nil {
 		return nil, err
 	}

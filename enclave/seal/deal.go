@@ -4,10 +4,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/he"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mpc/shares"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
 )
@@ -64,7 +66,7 @@ func Deal(d Dealing, steward keys.Signer, body string) (*Dealt, error) {
 // Refresh deals the key of a lineage again. The new pieces are the old ones plus a fresh uniform sharing of zero: the
 // sums s and s² stay, so what was sealed stays valid, and old pieces are of no use with new ones. The PRF keys are new
 // too, because whoever held a piece knows its noise and its smudging: with them the epoch, so questions that were paid
-// for are asked anew, and the owner says what they may cost.
+// for are asked anew, and the owner says what they may cost. Lineage secrets stay with those who stay.
 func Refresh(before *enclave.Keyset, previous enclave.Digest, custodians []operators.Party, budgetMicro int64, made canon.Time, key *he.SecretKey, steward keys.Signer) (*Dealt, error) {
 	ks := *before
 	if ks.Origin.IsZero() {
@@ -93,8 +95,15 @@ func share(ks enclave.Keyset, key *he.SecretKey, custodians []operators.Party, s
 		}
 	}()
 	for i, part := range parts {
-		secrets[i].Piece = part.MarshalBinary()
+		lineage, err := lineageSecret(key, ks.Custodians, without[i])
+		if err != nil {
+			return nil, fmt.Errorf("dealing the key of dataset %q: %w", ks.Dataset, err)
+		}
+		plain := part.MarshalBinary()
 		part.Erase()
+		secrets[i].Piece = keys.Piece{Lineage: lineage, Key: plain}.Encode()
+		clear(lineage[:])
+		clear(plain)
 		if _, err := rand.Read(secrets[i].PRF[:]); err != nil {
 			return nil, fmt.Errorf("dealing the key of dataset %q: %w", ks.Dataset, err)
 		}
@@ -123,6 +132,37 @@ func share(ks enclave.Keyset, key *he.SecretKey, custodians []operators.Party, s
 		clear(plain)
 	}
 	return out, nil
+}
+
+// lineageSecret is the part of component keys that goes with a piece. It follows from the owner's key and from the names of
+// those who do not hold the piece, so it is the same in every dealing.
+func lineageSecret(key *he.SecretKey, custodians []string, without []int) ([32]byte, error) {
+	names := []string{}
+	for _, w := range without {
+		names = append(names, custodians[w])
+	}
+	slices.Sort(names)
+	return key.Derive("yingzhou lineage secret v1\x00" + string(canon.MustMarshal(names)))
+}
+
+// nodeSecret is what a custodian of a keyset will have, by its pieces, for the component keys of its node.
+func nodeSecret(key *he.SecretKey, ks *enclave.Keyset, custodian string) (s shares.NodeSecret, err error) {
+	at := slices.Index(ks.Custodians, custodian)
+	if at < 0 {
+		return s, fmt.Errorf("%q is not a custodian of the keyset of dataset %q", custodian, ks.Dataset)
+	}
+	var held [][32]byte
+	for _, p := range ks.Pieces {
+		if !p.Holds(at) {
+			continue
+		}
+		part, err := lineageSecret(key, ks.Custodians, p.Without)
+		if err != nil {
+			return s, err
+		}
+		held = append(held, part)
+	}
+	return shares.NewNodeSecret(held), nil
 }
 
 // Manifest assembles and signs the manifest of a sealed version.

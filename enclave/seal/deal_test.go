@@ -73,7 +73,7 @@ func deal(t *testing.T, n, quorum int) *dealt {
 			if secret.Commitment() != out.keyset.Pieces[p.Piece].Commitment {
 				t.Errorf("piece %d is not the one that the keyset commits to", p.Piece)
 			}
-			piece, err := he.ParseKeyPiece(params, secret.Piece)
+			piece, err := parsePiece(params, secret)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,6 +85,14 @@ func deal(t *testing.T, n, quorum int) *dealt {
 		}
 	}
 	return out
+}
+
+func parsePiece(params *he.Params, secret keys.PieceSecret) (*he.KeyPiece, error) {
+	held, err := keys.ParsePiece(secret.Piece)
+	if err != nil {
+		return nil, err
+	}
+	return he.ParseKeyPiece(params, held.Key)
 }
 
 func identity(t *testing.T, name string) *keys.Identity {
@@ -263,7 +271,7 @@ func TestOldPiecesAreUselessWithNewOnes(t *testing.T) {
 			t.Fatal(err)
 		}
 		prf[secret.PRF] = true
-		if fresh[p.Piece], err = he.ParseKeyPiece(params, secret.Piece); err != nil {
+		if fresh[p.Piece], err = parsePiece(params, secret); err != nil {
 			t.Fatal(err)
 		}
 	}

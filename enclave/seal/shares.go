@@ -21,11 +21,13 @@ type Sharing struct {
 	ProjectKey []byte // identifier.KeyBytes, held by the agencies only
 	Scenario   enclave.Digest
 	Nodes      []operators.Party // three custodians at whose bodies the nodes run
+	Keyset     *enclave.Keyset   // the latest of the dataset, dealt to all of them
 }
 
 // splitting is the state of sealing shares.
 type splitting struct {
 	keys       [mpc.Nodes]shares.Key
+	secrets    [mpc.Nodes]shares.NodeSecret
 	pseudonyms *identifier.Pseudonyms
 }
 
@@ -39,10 +41,16 @@ func (s *sealing) prepareShares(plan []schema.SealedLayout) error {
 		return nil
 	}
 	cfg := s.cfg.Shares
-	if cfg == nil || len(cfg.Nodes) != mpc.Nodes || cfg.Scenario.IsZero() {
-		return errors.New("sealing shares: project key, scenario and three nodes are needed")
+	if cfg == nil || len(cfg.Nodes) != mpc.Nodes || cfg.Scenario.IsZero() || cfg.Keyset == nil || s.cfg.Key == nil {
+		return errors.New("sealing shares: the dataset's key and keyset, project key, scenario and three nodes are needed")
 	}
 	s.sharing = &splitting{}
+	for n, node := range cfg.Nodes {
+		var err error
+		if s.sharing.secrets[n], err = nodeSecret(s.cfg.Key, cfg.Keyset, node.Name); err != nil {
+			return fmt.Errorf("sealing shares: %w", err)
+		}
+	}
 	for c := range s.sharing.keys {
 		if _, err := rand.Read(s.sharing.keys[c][:]); err != nil {
 			return fmt.Errorf("sealing shares: %w", err)
@@ -141,7 +149,8 @@ func (s *sealing) finishShare(v *vectorState) (commitments []enclave.Digest, err
 	return commitments, err
 }
 
-// handOut encrypts the component keys to the nodes that hold them.
+// handOut encrypts the component keys to the nodes that hold them: with what their custodians' pieces give, and that under
+// HPKE to the custodian. The keyset's end is the end of the first, the second keeps other custodians out.
 func (s *sealing) handOut(l *enclave.Layout, rows int64) error {
 	l.Shares = &enclave.ShareSet{Scenario: s.cfg.Shares.Scenario, Rows: rows, Keys: [][]byte{}}
 	for _, n := range s.cfg.Shares.Nodes {
@@ -151,7 +160,11 @@ func (s *sealing) handOut(l *enclave.Layout, rows int64) error {
 	for c := range s.sharing.keys {
 		for _, h := range mpc.Holders(c) {
 			node := s.cfg.Shares.Nodes[h]
-			b, err := keys.SealTo(node.HPKE, l.ShareInfo(s.cfg.Keyset, c, node.Name), s.sharing.keys[c][:])
+			info := l.ShareInfo(s.cfg.Keyset, c, node.Name)
+			b, err := s.sharing.secrets[h].Wrap(info, s.sharing.keys[c])
+			if err == nil {
+				b, err = keys.SealTo(node.HPKE, info, b)
+			}
 			if err != nil {
 				return fmt.Errorf("sealing shares: component key %d for %q: %w", c, node.Name, err)
 			}
@@ -174,6 +187,7 @@ func (s *sealing) closeShares() error {
 	}
 	if s.sharing != nil {
 		clear(s.sharing.keys[:])
+		clear(s.sharing.secrets[:])
 	}
 	return errors.Join(errs...)
 }

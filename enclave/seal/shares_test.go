@@ -3,6 +3,7 @@ package seal_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"yingzhou.dev/lab/enclave/mpc/shares"
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/identifier"
+	"yingzhou.dev/lab/enclave/seal/sealtest"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
 )
@@ -28,7 +30,7 @@ var sharedText = strings.NewReplacer(
 	`"uses": ["aggregate"]}}`, `"uses": ["aggregate", "filter"]}}`,
 	`{"name": "rows", "kind": "rows", "indicators": [["town"]], "measures": ["m3"]}`, `{"name": "joint", "kind": "shares"}`).Replace(text)
 
-// sharing is three nodes for a world.
+// sharing is three nodes for a world, whose custodians have the pieces of its key.
 func (w *world) sharing() (ids [3]*keys.Identity) {
 	w.t.Helper()
 	cfg := &seal.Sharing{ProjectKey: bytes.Repeat([]byte{7}, identifier.KeyBytes), Scenario: canon.Sum([]byte("scenario"))}
@@ -40,7 +42,19 @@ func (w *world) sharing() (ids [3]*keys.Identity) {
 		ids[i] = id
 		cfg.Nodes = append(cfg.Nodes, operators.Party{Name: id.Name(), HPKE: id.HPKE()})
 	}
-	w.cfg.Shares = cfg
+	steward, err := keys.NewIdentity("lin.hua")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.dealt, err = seal.Deal(seal.Dealing{Dataset: "water", Params: w.cfg.Schema.Params(), Custodians: cfg.Nodes, Quorum: 2, EntityRows: 1, BudgetMicro: 1}, steward, "水务局")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	cfg.Keyset = &enclave.Keyset{}
+	if err := w.dealt.Keyset.Open(enclave.KindKeyset, cfg.Keyset); err != nil {
+		w.t.Fatal(err)
+	}
+	w.cfg.Shares, w.cfg.Key, w.cfg.Keyset = cfg, w.dealt.Key, w.dealt.Keyset.Digest()
 	return ids
 }
 
@@ -49,7 +63,7 @@ func (w *world) load(l *enclave.Layout, ids [3]*keys.Identity, columns ...string
 	w.t.Helper()
 	var by [3]map[string][2]mpc.Component
 	for n := range by {
-		k, err := shares.Unlock(w.cfg.Keyset, l, n, ids[n].Open)
+		k, err := shares.Unlock(w.cfg.Keyset, l, n, sealtest.NodeSecret(w.t, w.dealt, ids[n]), ids[n].Open)
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -76,7 +90,6 @@ func TestSealShares(t *testing.T) {
 	w := newWorld(t, sharedText, csv(t, "id,town,m3,debt\nP1,a,10.5,-3\nｐ 2,c,200,\nP3,a,0,100\n"))
 	ids := w.sharing()
 	w.cfg.Forms = seal.Split
-	w.cfg.Key = nil // shares need no key of the dataset
 	res, err := seal.Seal(t.Context(), w.cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -128,6 +141,41 @@ func TestSealShares(t *testing.T) {
 	}
 }
 
+// A refresh changes every piece, and what was sealed before still opens at its nodes, in whatever order the roster names
+// them. Each node's secret is its own: no other custodian has it.
+func TestSharesOutliveRefresh(t *testing.T) {
+	w := newWorld(t, sharedText, csv(t, "id,town,m3,debt\nP1,a,10.5,-3\n"))
+	ids := w.sharing()
+	w.cfg.Forms = seal.Split
+	res, err := seal.Seal(t.Context(), w.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := w.load(&res.Layouts[0], ids, "v:m3")
+	n := w.cfg.Shares.Nodes
+	steward, err := keys.NewIdentity("lin.hua")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := w.dealt
+	w.dealt, err = seal.Refresh(w.cfg.Shares.Keyset, first.Keyset.Digest(), []operators.Party{n[2], n[0], n[1]}, 1, canon.Time{}, first.Key, steward)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, w.load(&res.Layouts[0], ids, "v:m3")); diff != "" {
+		t.Errorf("after the refresh (-before +after)\n%s", diff)
+	}
+	for i := range ids {
+		if a, b := sealtest.NodeSecret(t, first, ids[i]), sealtest.NodeSecret(t, w.dealt, ids[i]); a != b {
+			t.Errorf("the refresh changed the secret of node %d", i)
+		}
+		j := (i + 1) % len(ids)
+		if _, err := shares.Unlock(w.cfg.Keyset, &res.Layouts[0], i, sealtest.NodeSecret(t, w.dealt, ids[j]), ids[i].Open); !errors.Is(err, enclave.ErrBlob) {
+			t.Errorf("with the secret of node %d those of node %d open: %v", j, i, err)
+		}
+	}
+}
+
 func TestSealBothForms(t *testing.T) {
 	w := newWorld(t, sharedText, csv(t, "id,town,m3,debt\nP1,a,10.5,-3\n"))
 	w.sharing()
@@ -149,6 +197,8 @@ func TestSealSharesRefuses(t *testing.T) {
 	}{
 		"twice in two spellings": {"id,town,m3,debt\np1,a,1,1\nＰ1,a,1,1\n", nil, "more than the declared"},
 		"no key":                 {"id,town,m3,debt\nP1,a,1,1\n", func(c *seal.Config) { c.Shares.ProjectKey = nil }, "project key"},
+		"no dataset's key":       {"id,town,m3,debt\nP1,a,1,1\n", func(c *seal.Config) { c.Key = nil }, "the dataset's key"},
+		"another's node":         {"id,town,m3,debt\nP1,a,1,1\n", func(c *seal.Config) { c.Shares.Nodes[2].Name = "node-9" }, `"node-9" is not a custodian`},
 		"no scenario":            {"id,town,m3,debt\nP1,a,1,1\n", func(c *seal.Config) { c.Shares.Scenario = canon.Digest{} }, "scenario"},
 		"two nodes":              {"id,town,m3,debt\nP1,a,1,1\n", func(c *seal.Config) { c.Shares.Nodes = c.Shares.Nodes[:2] }, "three nodes"},
 		"one node twice":         {"id,town,m3,debt\nP1,a,1,1\n", func(c *seal.Config) { c.Shares.Nodes[1] = c.Shares.Nodes[0] }, "are not three"},

@@ -56,6 +56,8 @@ type world struct {
 	p    *he.Params
 	cfg  seal.Config
 	blob *store.Store
+
+	dealt *seal.Dealt // of sharing
 }
 
 func newWorld(t testing.TB, schemaText string, in table.Reader) *world {

@@ -26,6 +26,7 @@ import (
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/enclave/seal/identifier"
 	"yingzhou.dev/lab/enclave/seal/schema"
+	"yingzhou.dev/lab/enclave/seal/sealtest"
 	"yingzhou.dev/lab/enclave/seal/table"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/canon"
@@ -38,6 +39,7 @@ type agencies struct {
 	t       *testing.T
 	db      *sql.DB
 	ids     [3]*keys.Identity
+	dealt   map[string]*seal.Dealt
 	blobs   *store.Store
 	sources map[string]plan.Source
 	grant   *operators.Grant
@@ -88,7 +90,7 @@ var (
 
 func newAgencies(t *testing.T, rnd *rand.Rand, s shape) *agencies {
 	t.Helper()
-	w := &agencies{t: t, sources: map[string]plan.Source{}}
+	w := &agencies{t: t, sources: map[string]plan.Source{}, dealt: map[string]*seal.Dealt{}}
 	var err error
 	w.db, err = sql.Open("sqlite", ":memory:")
 	w.check(err)
@@ -172,14 +174,17 @@ func (w *agencies) add(name string, m int, defs, fields []string, rows [][]strin
 	w.check(err)
 	params, err := he.Compile(sc.Params())
 	w.check(err)
-	ks := &enclave.Keyset{Dataset: name, Owner: "agency of " + name, Params: sc.Params(), Custodians: []string{"node-0", "node-1", "node-2"}, Quorum: 2, EntityRows: int64(m),
-		Pieces: []enclave.Piece{{Without: []int{0}}, {Without: []int{1}}, {Without: []int{2}}}, BudgetMicro: canon.MaxInt, Epoch: 1}
-	digest := canon.DigestOf(ks)
-	cfg := seal.Config{Table: in, Schema: sc, Params: params, Keyset: digest, Blobs: w.blobs, Forms: seal.Split,
-		Shares: &seal.Sharing{ProjectKey: bytes.Repeat([]byte{9}, identifier.KeyBytes), Scenario: w.grant.Scenario}}
+	var nodes []operators.Party
 	for _, id := range w.ids {
-		cfg.Shares.Nodes = append(cfg.Shares.Nodes, operators.Party{Name: id.Name(), HPKE: id.HPKE()})
+		nodes = append(nodes, operators.Party{Name: id.Name(), HPKE: id.HPKE()})
 	}
+	dealt, err := seal.Deal(seal.Dealing{Dataset: name, Params: sc.Params(), Custodians: nodes, Quorum: 2, EntityRows: int64(m), BudgetMicro: canon.MaxInt}, w.ids[0], "agency of "+name)
+	w.check(err)
+	w.dealt[name] = dealt
+	ks, digest := &enclave.Keyset{}, dealt.Keyset.Digest()
+	w.check(dealt.Keyset.Open(enclave.KindKeyset, ks))
+	cfg := seal.Config{Table: in, Schema: sc, Key: dealt.Key, Params: params, Keyset: digest, Blobs: w.blobs, Forms: seal.Split,
+		Shares: &seal.Sharing{ProjectKey: bytes.Repeat([]byte{9}, identifier.KeyBytes), Scenario: w.grant.Scenario, Nodes: nodes, Keyset: ks}}
 	res, err := seal.Seal(w.t.Context(), cfg)
 	w.check(err)
 	man := &enclave.Manifest{Dataset: name, Version: 1, Owner: ks.Owner, Keyset: digest, Columns: res.Columns, RowsBound: res.RowsBound, Layouts: res.Layouts}
@@ -230,7 +235,7 @@ func (w *agencies) run(p *enclave.Plan, view *enclave.Manifest) [][]string {
 				for _, c := range prog.Tables[i].Columns {
 					cols = append(cols, c.Name)
 				}
-				k, err := shares.Unlock(src.Keyset, l, node, w.ids[node].Open)
+				k, err := shares.Unlock(src.Keyset, l, node, sealtest.NodeSecret(w.t, w.dealt[src.Dataset], w.ids[node]), w.ids[node].Open)
 				if err != nil {
 					return err
 				}

@@ -143,7 +143,7 @@ func (a *Agency) sharing(ctx context.Context, d *lab.Dataset, opts SealOptions) 
 	if err != nil {
 		return nil, err
 	}
-	out := &seal.Sharing{ProjectKey: key, Scenario: opts.Scenario}
+	out := &seal.Sharing{ProjectKey: key, Scenario: opts.Scenario, Keyset: d.Keyset}
 	for _, name := range d.Keyset.Custodians {
 		p, ok := roster.Find(name)
 		if !ok || p.Role != operators.RoleCustodian {

@@ -68,13 +68,11 @@ func (a *Agency) Seal(ctx context.Context, path, dataset string, opts SealOption
 	if err != nil {
 		return nil, err
 	}
-	var key *he.SecretKey
-	if opts.Forms == 0 || opts.Forms&seal.HE != 0 {
-		if key, err = a.ownKey(ctx, params, d); err != nil {
-			return nil, err
-		}
-		defer key.Erase()
+	key, err := a.ownKey(ctx, params, d)
+	if err != nil {
+		return nil, err
 	}
+	defer key.Erase()
 	var sharing *seal.Sharing
 	if opts.Forms&seal.Split != 0 {
 		if sharing, err = a.sharing(ctx, d, opts); err != nil {

@@ -1,7 +1,12 @@
 package shares
 
 import (
+	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +16,68 @@ import (
 	"yingzhou.dev/lab/enclave/mpc"
 )
 
-// Unlock opens the two component keys that a node of a layout holds, with the custodian's receiving key.
-func Unlock(keyset enclave.Digest, l *enclave.Layout, node int, open func(info, sealed []byte) ([]byte, error)) (keys [2]Key, err error) {
+// NodeSecret is what the pieces that a custodian holds of a keyset give for the component keys of its node. Any other
+// custodian lacks one of them, and after a disposal nobody has them: copies of the shares are dead then, whoever still has
+// the receiving keys.
+type NodeSecret [32]byte
+
+// NewNodeSecret makes it of the lineage secrets of all pieces that the custodian holds, in any order.
+func NewNodeSecret(lineage [][32]byte) NodeSecret {
+	sorted := slices.SortedFunc(slices.Values(lineage), func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
+	h := sha256.New()
+	io.WriteString(h, "yingzhou node secret v1\x00")
+	for _, s := range sorted {
+		h.Write(s[:])
+	}
+	clear(sorted)
+	return NodeSecret(h.Sum(nil))
+}
+
+// box encrypts with a key of its own for each component key: HKDF-SHA256 (RFC 5869) of the secret with the component key's
+// info, AES-256-GCM, a random nonce first.
+func (s NodeSecret) box(info []byte) (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, s[:], nil, string(info), 32)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+// Wrap encrypts a component key to the node; info is the layout's ShareInfo.
+func (s NodeSecret) Wrap(info []byte, key Key) ([]byte, error) {
+	box, err := s.box(info)
+	if err != nil {
+		return nil, fmt.Errorf("wrapping a component key: %w", err)
+	}
+	return box.Seal(nil, nil, key[:], nil), nil
+}
+
+func (s NodeSecret) unwrap(info, wrapped []byte) (key Key, err error) {
+	box, err := s.box(info)
+	if err != nil {
+		return key, err
+	}
+	plain, err := box.Open(nil, nil, wrapped, nil)
+	if err == nil && len(plain) != len(key) {
+		err = fmt.Errorf("it has %d bytes, want %d", len(plain), len(key))
+	}
+	if err != nil {
+		return key, err
+	}
+	defer clear(plain)
+	return Key(plain), nil
+}
+
+func (s NodeSecret) String() string   { return "[node secret]" }
+func (s NodeSecret) GoString() string { return "[node secret]" }
+
+// Unlock opens the two component keys that a node of a layout holds, with its custodian's receiving key and secret.
+func Unlock(keyset enclave.Digest, l *enclave.Layout, node int, secret NodeSecret, open func(info, sealed []byte) ([]byte, error)) (keys [2]Key, err error) {
 	if err := l.CheckShares(); err != nil {
 		return keys, err
 	}
@@ -21,11 +86,14 @@ func Unlock(keyset enclave.Digest, l *enclave.Layout, node int, open func(info, 
 		if err != nil {
 			return keys, err
 		}
-		plain, err := open(l.ShareInfo(keyset, c, l.Shares.Nodes[node]), l.Shares.Keys[at])
-		if err != nil || len(plain) != len(keys[i]) {
+		info := l.ShareInfo(keyset, c, l.Shares.Nodes[node])
+		wrapped, err := open(info, l.Shares.Keys[at])
+		if err == nil {
+			keys[i], err = secret.unwrap(info, wrapped)
+		}
+		if err != nil {
 			return keys, fmt.Errorf("layout %q: component key %d of node %d does not open: %w", l.Name, c, node, errors.Join(err, ErrBlob))
 		}
-		keys[i] = Key(plain)
 	}
 	return keys, nil
 }

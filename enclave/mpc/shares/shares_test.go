@@ -156,7 +156,7 @@ func TestDamageIsFound(t *testing.T) {
 	}
 }
 
-// A component key opens for its two holders only, and with nothing in the layout changed.
+// A component key opens for its two holders only, with the pieces of both, and with nothing in the layout changed.
 func TestUnlock(t *testing.T) {
 	l := layout(1024)
 	for _, n := range []string{"n", "e"} {
@@ -170,9 +170,19 @@ func TestUnlock(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Three pieces, each held by all but one.
+	secret := func(node int) shares.NodeSecret {
+		lineage := [][32]byte{{1}, {2}, {3}}
+		return shares.NewNodeSecret(slices.Delete(lineage, node, node+1))
+	}
 	for c := range 3 {
 		for _, h := range mpc.Holders(c) {
-			sealed, err := keys.SealTo(ids[h].HPKE(), l.ShareInfo(keyset, c, l.Shares.Nodes[h]), threeKey[c][:])
+			info := l.ShareInfo(keyset, c, l.Shares.Nodes[h])
+			wrapped, err := secret(h).Wrap(info, threeKey[c])
+			if err != nil {
+				t.Fatal(err)
+			}
+			sealed, err := keys.SealTo(ids[h].HPKE(), info, wrapped)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -180,7 +190,7 @@ func TestUnlock(t *testing.T) {
 		}
 	}
 	for node := range 3 {
-		got, err := shares.Unlock(keyset, l, node, ids[node].Open)
+		got, err := shares.Unlock(keyset, l, node, secret(node), ids[node].Open)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,15 +199,21 @@ func TestUnlock(t *testing.T) {
 				t.Errorf("node %d gets another key for component %d", node, c)
 			}
 		}
-		if _, err := shares.Unlock(keyset, l, node, ids[(node+1)%3].Open); err == nil {
+		if _, err := shares.Unlock(keyset, l, node, secret(node), ids[(node+1)%3].Open); err == nil {
 			t.Errorf("the keys of node %d open for another", node)
 		}
-		if _, err := shares.Unlock(scenario, l, node, ids[node].Open); err == nil {
+		if _, err := shares.Unlock(keyset, l, node, secret((node+1)%3), ids[node].Open); !errors.Is(err, enclave.ErrBlob) {
+			t.Errorf("the keys of node %d open with another's pieces: %v", node, err)
+		}
+		if _, err := shares.Unlock(keyset, l, node, shares.NodeSecret{}, ids[node].Open); !errors.Is(err, enclave.ErrBlob) {
+			t.Errorf("the keys of node %d open without pieces: %v", node, err)
+		}
+		if _, err := shares.Unlock(scenario, l, node, secret(node), ids[node].Open); err == nil {
 			t.Error("the keys open under another keyset")
 		}
 	}
 	l.Vectors[0].Commitments[0] = canon.Sum(nil)
-	if _, err := shares.Unlock(keyset, l, 0, ids[0].Open); err == nil {
+	if _, err := shares.Unlock(keyset, l, 0, secret(0), ids[0].Open); err == nil {
 		t.Error("the keys open for another layout")
 	}
 }

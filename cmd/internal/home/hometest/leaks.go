@@ -39,9 +39,14 @@ func Secrets(t testing.TB, custodians map[string]vault.Config, keyset enclave.Ke
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := he.ParseKeyPiece(params, data); err != nil {
+			held, err := keys.ParsePiece(data)
+			if err != nil {
 				t.Fatal(err)
 			}
+			if _, err := he.ParseKeyPiece(params, held.Key); err != nil {
+				t.Fatal(err)
+			}
+			out[name+" lineage secret"] = held.Lineage[:30]
 			out[name+" piece"] = data[len(data)/2:][:30]
 			epoch, err := ring.PRF(t.Context(), id, append([]byte("yingzhou epoch key v1\x00"), byte(keyset.Epoch), 0, 0, 0, 0, 0, 0, 0))
 			if err != nil {
@@ -55,7 +60,7 @@ func Secrets(t testing.TB, custodians map[string]vault.Config, keyset enclave.Ke
 		}
 		out[name+" secret-id"] = bytes.TrimSpace(secret)
 	}
-	if len(out) != 3*len(custodians) {
+	if len(out) != 4*len(custodians) {
 		t.Fatalf("%d secrets of %d custodians to look for", len(out), len(custodians))
 	}
 	return out
