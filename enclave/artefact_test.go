@@ -63,12 +63,16 @@ func golden() []struct {
 		{Name: "e", Blob: digest("e"), Bytes: 8300, Chunks: 1, Commitments: []enclave.Digest{digest("e0"), digest("e1"), digest("e2")}}},
 		Shares: &enclave.ShareSet{Scenario: p.Scenario, Rows: 1024, Nodes: ks.Custodians, Keys: [][]byte{{0}, {1}, {2}, {3}, {4}, {5}}}}}
 	enrolment := enclave.Enrolment{Reporters: []enclave.Reporter{{Name: "meter-01", Verify: bytes.Repeat([]byte{1}, 32)}, {Name: "meter-02", Verify: bytes.Repeat([]byte{2}, 32)}}}
-	collection := enclave.Collection{Name: "winter", Operator: p.Operator, Scenario: p.Scenario, Dataset: "meters", Column: "kwh",
+	collection := enclave.Collection{Name: "winter", Operator: p.Operator, Scenario: p.Scenario, Dataset: "meters", Keyset: canon.DigestOf(ks), Column: "kwh",
 		Measurement: enclave.Measurement{Kind: enclave.MeasureVector, Max: 1<<16 - 1, Labels: []string{"峰", "谷"}}, Aggregators: []string{"custodian-bureau", "custodian-notary"},
-		EpsilonMicro: 500_000, Releases: 12, MinBatch: 1000, Enrolment: canon.DigestOf(enrolment), NotAfter: at("2027-12-31T23:59:59Z"), By: "chen.yu", Made: release.Made}
-	collected := enclave.Collected{Collection: canon.DigestOf(collection), Batch: 1, Scenario: p.Scenario, Grant: p.Grant, Reports: 1005,
-		Refused: []enclave.RefusedCount{{Rule: "proof does not verify", Count: 3}}, Accepted: digest("accepted"), Table: canon.DigestOf(table),
+		EpsilonMicro: 500_000, Releases: 12, MinBatch: 1000, Enrolment: canon.DigestOf(enrolment), EnrolmentBytes: int64(len(canon.MustMarshal(enrolment))), NotAfter: at("2027-12-31T23:59:59Z"), By: "chen.yu", Made: release.Made}
+	collected := enclave.Collected{Collection: canon.DigestOf(collection), Batch: 1, Scenario: p.Scenario, Grant: p.Grant, Keyset: canon.DigestOf(ks), Reports: 1005,
+		Refused: []enclave.RefusedCount{{Rule: "proof does not verify", Count: 3}}, Accepted: digest("accepted"), Table: canon.DigestOf(table), ChargedMicro: 500_000,
 		Aggregators: collection.Aggregators, Made: release.Made}
+	delivery := enclave.Delivery{Collection: canon.DigestOf(collection), Batch: 1, Blobs: []enclave.DeliveryBlob{{Blob: digest("reports"), Bytes: 2_812_000}}, By: ks.By, Made: release.Made}
+	batch := enclave.CollectionBundle{Format: enclave.KindCollectionBundle, Roster: bundle.Roster, Statements: []enclave.Signed{}, Keysets: bundle.Keysets,
+		Collection: signed(enclave.KindCollection, collection, collection.By, ks.By), Delivery: signed(enclave.KindDelivery, delivery, ks.By),
+		Collected: signed(enclave.KindCollected, collected, collection.Aggregators...), Proofs: bundle.Proofs}
 	refresh := ks
 	refresh.Custodians = []string{"custodian-bureau", "custodian-cyber", "custodian-archive"}
 	refresh.Epoch, refresh.BudgetMicro, refresh.Made = 2, 5_000_000, at("2026-12-01T08:00:00Z")
@@ -116,8 +120,10 @@ func golden() []struct {
 		{"result", enclave.TaskResult{Plan: receipt.Plan, Terms: 6, Output: receipt.Output}, "sha256:53ea953f80d3a48b12ab0b7d38c2a60e2e600484d9ed2ee5f24b3106f400abed"},
 		{"shared", shared, "sha256:fb21d7f9f09b64537120df1ca8ba06b25f20ed502b3b27a15713696cb86d6e6f"},
 		{"enrolment", enrolment, "sha256:a579f1a69287ee3dd11540d28ab14265783c83b57d95e07c9e8e456ce861b1e9"},
-		{"collection", collection, "sha256:7dcd00b52577e437e9bdc0c935eba43fed8fb37de0b10b71cf37c65a193cb6cf"},
-		{"collected", collected, "sha256:c0f6ad049048e89670762cd32e4571bfecefdac55da29e42d48b4bcdcd091227"},
+		{"collection", collection, "sha256:270f14f631f43860525ca134d36ec388ce1184cb0842da4947ade191f399c8ff"},
+		{"collected", collected, "sha256:8c38f92026fe61e2aefb7033ccc85bc57b7203aa6cd38b427f99eabb9b527adf"},
+		{"delivery", delivery, "sha256:4be8c9d16d48930b1320a9b0efea2e5c4f38cd39ab8592b05006617ea790e80f"},
+		{"collection-bundle", batch, "sha256:c07cf9f7065e58992748d400f3eaf72fea8f59b09e0a88f2734805a808ad8b15"},
 		{"bundle", bundle, "sha256:f03cae8cc07562b1f0ec611f860433f914296926f82caeb0bd75b99fdd79b59a"},
 	}
 }
@@ -299,6 +305,16 @@ func FuzzCollection(f *testing.F) {
 	})
 }
 func FuzzEnrolment(f *testing.F) { fuzz[enclave.Enrolment](f, "enrolment", nil) }
+func FuzzDelivery(f *testing.F) {
+	fuzz(f, "delivery", func(t *testing.T, d *enclave.Delivery) {
+		if d.Validate() == nil && len(d.Blobs) == 0 {
+			t.Error("a delivery of nothing is sound")
+		}
+	})
+}
+
+func FuzzCollectionBundle(f *testing.F) { fuzz[enclave.CollectionBundle](f, "collection-bundle", nil) }
+
 func FuzzCollected(f *testing.F) { fuzz[enclave.Collected](f, "collected", nil) }
 
 func FuzzShared(f *testing.F) {

@@ -42,6 +42,7 @@ const (
 	EntryCertificate     = "certificate"      // of a disposal
 	EntryDisposalRequest = "disposal-request" // an official wants to end a dataset; a second one has to sign
 	EntryCollection      = "collection"       // a task for reporters, signed by its analyst and confirmed by the data's owner
+	EntryDelivery        = "delivery"         // the reports of one batch of a collection, as a steward of the data's owner hands them in
 )
 
 // ErrLogProof is wrapped by every log check that fails.

@@ -31,13 +31,17 @@ var (
 	ErrLedger           = errors.New("ledger is damaged or contradicts a peer's copy")
 	ErrReplaced         = errors.New("keyset was replaced by a refresh")
 	ErrDisposed         = errors.New("dataset was disposed of")
+	ErrBatch            = errors.New("batch cannot be released")
+	ErrAggregator       = errors.New("the other aggregator disagrees")
+	ErrNotPrepared      = errors.New("batch has not been prepared")
 	ErrPiece            = errors.New("key piece is not for this custodian or not as its owner committed")
 )
 
 // Rules lists every rule, for tests and documentation.
 func Rules() []error {
 	return []error{ErrDossier, ErrUnauthorized, ErrPlanMismatch, ErrForeignKeyset, ErrReceipt, ErrOutput, ErrNotLogged, ErrLogFork, ErrBudget,
-		ErrOpenings, ErrSecondCiphertext, ErrNotCommitted, ErrCrossCheck, ErrRelease, ErrLedger, ErrPiece, ErrReplaced, ErrDisposed}
+		ErrOpenings, ErrSecondCiphertext, ErrNotCommitted, ErrCrossCheck, ErrRelease, ErrLedger, ErrPiece, ErrReplaced, ErrDisposed,
+		ErrBatch, ErrAggregator, ErrNotPrepared}
 }
 
 // Refusal is a custodian's reasoned no. Text names artefacts by digest, never a value.

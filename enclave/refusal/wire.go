@@ -20,6 +20,7 @@ func wireRules() map[enclavev1.Rule]error {
 		enclavev1.Rule_RULE_OPENINGS: ErrOpenings, enclavev1.Rule_RULE_SECOND_CIPHERTEXT: ErrSecondCiphertext, enclavev1.Rule_RULE_NOT_COMMITTED: ErrNotCommitted,
 		enclavev1.Rule_RULE_CROSS_CHECK: ErrCrossCheck, enclavev1.Rule_RULE_RELEASE: ErrRelease, enclavev1.Rule_RULE_LEDGER: ErrLedger,
 		enclavev1.Rule_RULE_PIECE: ErrPiece, enclavev1.Rule_RULE_REPLACED: ErrReplaced, enclavev1.Rule_RULE_DISPOSED: ErrDisposed,
+		enclavev1.Rule_RULE_BATCH: ErrBatch, enclavev1.Rule_RULE_AGGREGATOR: ErrAggregator, enclavev1.Rule_RULE_NOT_PREPARED: ErrNotPrepared,
 	}
 }
 

@@ -35,7 +35,7 @@ func (c *Custodian) announce(ctx context.Context, entry enclave.Entry) (enclave.
 // catchUp reads the log up to what a proof of this custodian's own entry leads to, and looks again whether the dossier
 // shows every statement. A log that answers with old checkpoints, so as to hide a revocation, can do so only until the
 // custodian's next announcement; one that was forked cannot prove the custodian's entry.
-func (c *Custodian) catchUp(ctx context.Context, b *enclave.Bundle, proof enclave.LogProof) error {
+func (c *Custodian) catchUp(ctx context.Context, d *Dossier, proof enclave.LogProof) error {
 	keys, err := LogKeys(c.Roster())
 	if err != nil {
 		return err
@@ -51,34 +51,29 @@ func (c *Custodian) catchUp(ctx context.Context, b *enclave.Bundle, proof enclav
 	} else if err != nil {
 		return err
 	}
-	if r := c.withheld(b); r != nil {
+	if r := c.withheld(d); r != nil {
 		return r
 	}
-	return c.ended(b)
+	if r := c.ended(d); r != nil {
+		return r
+	}
+	return nil
 }
 
 // ended refuses a dossier of a dataset whose disposal is in the log by now.
-func (c *Custodian) ended(b *enclave.Bundle) error {
-	for _, signed := range append([]enclave.Signed{b.Manifest}, b.Manifests...) {
-		var m enclave.Manifest
-		if err := signed.Open(enclave.KindManifest, &m); err != nil {
-			return refuse(ErrDossier, "manifest").Because(err)
-		}
-		if c.follow.logged[entryKey{m.Keyset, enclave.EntryDisposal}] {
-			return refuse(ErrDisposed, "dataset %q, keyset %s", m.Dataset, m.Keyset.Short())
+func (c *Custodian) ended(d *Dossier) *Refusal {
+	for _, o := range append([]Other{{Keyset: &d.Keyset, KeysetDigest: d.KeysetSum}}, d.Others...) {
+		if c.follow.logged[entryKey{o.KeysetDigest, enclave.EntryDisposal}] {
+			return refuse(ErrDisposed, "dataset %q, keyset %s", o.Keyset.Dataset, o.KeysetDigest.Short())
 		}
 	}
 	return nil
 }
 
 // withheld refuses a dossier that lacks a statement which is in the log. A newer dossier may do.
-func (c *Custodian) withheld(b *enclave.Bundle) *Refusal {
-	shown := map[enclave.Digest]bool{}
-	for _, s := range b.Statements {
-		shown[s.Digest()] = true
-	}
+func (c *Custodian) withheld(d *Dossier) *Refusal {
 	for _, s := range c.follow.statements {
-		if !shown[s] {
+		if !d.shown[s] {
 			return refuse(ErrUnauthorized, "statement %s is in the log but the dossier keeps it back", s).Because(&refusal.WithheldError{Statement: s.String()})
 		}
 	}

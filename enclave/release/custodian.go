@@ -208,29 +208,36 @@ func (c *Custodian) examine(ctx context.Context, b *enclave.Bundle) (*session, e
 	if err != nil {
 		return nil, err
 	}
-	if known := c.Roster().Serial; d.Roster.Serial < known {
-		return nil, refuse(ErrDossier, "roster %d is older than %d, which is known here", d.Roster.Serial, known)
-	}
-	if err := c.takeRoster(b.Roster, d.Roster); err != nil {
+	if err := c.hold(ctx, b.Roster, d); err != nil {
 		return nil, err
-	}
-	if err := c.settle(ctx); err != nil {
-		return nil, err
-	}
-	if err := c.follow.check(d.Checkpoint); err != nil {
-		return nil, refuse(ErrLogFork, "proofs lead to another log").Because(err)
-	}
-	if err := c.current(ctx, b, d); err != nil {
-		return nil, err
-	}
-	if r := c.withheld(b); r != nil {
-		return nil, r
-	}
-	me := slices.Index(d.Keyset.Custodians, c.Name())
-	if me < 0 {
-		return nil, refuse(ErrForeignKeyset, "keyset %s was not dealt to this custodian", d.KeysetSum.Short())
 	}
 	return c.session(ctx, d)
+}
+
+// hold holds a dossier, in itself sound, against what this custodian has seen: rosters, the log, disposals, refreshes.
+func (c *Custodian) hold(ctx context.Context, roster canon.Signed, d *Dossier) error {
+	if known := c.Roster().Serial; d.Roster.Serial < known {
+		return refuse(ErrDossier, "roster %d is older than %d, which is known here", d.Roster.Serial, known)
+	}
+	if err := c.takeRoster(roster, d.Roster); err != nil {
+		return err
+	}
+	if err := c.settle(ctx); err != nil {
+		return err
+	}
+	if err := c.follow.check(d.Checkpoint); err != nil {
+		return refuse(ErrLogFork, "proofs lead to another log").Because(err)
+	}
+	if err := c.current(ctx, d); err != nil {
+		return err
+	}
+	if r := c.withheld(d); r != nil {
+		return r
+	}
+	if !slices.Contains(d.Keyset.Custodians, c.Name()) {
+		return refuse(ErrForeignKeyset, "keyset %s was not dealt to this custodian", d.KeysetSum.Short())
+	}
+	return nil
 }
 
 // execute computes the plan from the custodian's own mirror and compares the digest.
@@ -273,7 +280,7 @@ func (c *Custodian) Commit(ctx context.Context, b *enclave.Bundle, active []stri
 	defer c.mu.Unlock()
 	s, err := c.examine(ctx, b)
 	if err == nil {
-		err = c.charge(ctx, b, s, active)
+		err = c.charge(ctx, s, active)
 	}
 	if err != nil {
 		return c.refused(ctx, b, err)
@@ -327,7 +334,7 @@ func (c *Custodian) merge(ctx context.Context, active []string) error {
 	return nil
 }
 
-func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, active []string) error {
+func (c *Custodian) charge(ctx context.Context, s *session, active []string) error {
 	d := s.dossier
 	if r := c.checkActive(d, active); r != nil {
 		return r
@@ -340,7 +347,7 @@ func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, a
 	if err := c.merge(ctx, active); err != nil {
 		return err
 	}
-	charge := &Charge{Keyset: d.KeysetSum, Epoch: d.Keyset.Epoch, Scenario: d.Plan.Scenario}
+	charge := &Charge{Keyset: d.KeysetSum, Epoch: d.Keyset.Epoch, Scenario: d.Grant.Scenario}
 	for _, o := range d.Others {
 		charge.Also = append(charge.Also, AlsoCharged{Keyset: o.KeysetDigest, Epoch: o.Keyset.Epoch})
 	}
@@ -348,6 +355,11 @@ func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, a
 	if r != nil {
 		return r
 	}
+	return c.pay(ctx, d, charge, newOpenings)
+}
+
+// pay commits a charge, after its log entry, unless this custodian has committed it before.
+func (c *Custodian) pay(ctx context.Context, d *Dossier, charge *Charge, newOpenings int64) error {
 	if old, ok := c.ledger.charged(d.PlanDigest); ok && old.by[c.Name()] {
 		return nil // a repeated request: committed before
 	}
@@ -370,7 +382,7 @@ func (c *Custodian) charge(ctx context.Context, b *enclave.Bundle, s *session, a
 		return err
 	}
 	failpoint.Hit(failpoint.ChargeStored)
-	return c.catchUp(ctx, b, proof)
+	return c.catchUp(ctx, d, proof)
 }
 
 // price lists what the plan opens and what it costs beyond what was asked before. A measure whose every noise key the
@@ -381,7 +393,7 @@ func (c *Custodian) price(s *session, charge *Charge) (newOpenings int64, _ *Ref
 	scenarioPays := make([]bool, len(d.Plan.Measures))
 	counted := map[enclave.Digest]bool{}
 	for i, t := range d.Terms {
-		have := c.ledger.paid(s.keys[i], d.KeysetSum, d.Keyset.Quorum, d.Plan.Scenario)
+		have := c.ledger.paid(s.keys[i], d.KeysetSum, d.Keyset.Quorum, d.Grant.Scenario)
 		if !have.ciphertext.IsZero() && have.ciphertext != s.cts[i].Digest {
 			return 0, refuse(ErrSecondCiphertext, "term %d: ciphertext %s, committed was %s", i, s.cts[i].Digest.Short(), have.ciphertext.Short())
 		}
@@ -413,20 +425,20 @@ func (c *Custodian) price(s *session, charge *Charge) (newOpenings int64, _ *Ref
 func (c *Custodian) afford(d *Dossier, dataset, scenario, openings int64) *Refusal {
 	before, _ := c.ledger.charged(d.PlanDigest)
 	for _, o := range d.datasets() {
-		name := o.Manifest.Dataset
+		name := o.Keyset.Dataset
 		_, limit, ok := d.Grant.Dataset(name)
 		if !ok {
 			return refuse(ErrUnauthorized, "grant does not cover dataset %q", name)
 		}
-		spent, ofScenario, all := c.ledger.spent(o.KeysetDigest, o.Keyset.Epoch, d.Plan.Scenario)
+		spent, ofScenario, all := c.ledger.spent(o.KeysetDigest, o.Keyset.Epoch, d.Grant.Scenario)
 		for _, b := range []struct {
 			what               string
 			spent, cost, limit int64
 			on                 account
 		}{
 			{"dataset " + name, spent, dataset, o.Keyset.BudgetMicro, account{keyset: o.KeysetDigest, epoch: o.Keyset.Epoch}},
-			{"the scenario on dataset " + name, ofScenario, scenario, limit.EpsilonMicro, account{keyset: o.KeysetDigest, epoch: o.Keyset.Epoch, scenario: d.Plan.Scenario}},
-			{"the scenario", all, scenario, d.Grant.EpsilonMicro, account{scenario: d.Plan.Scenario}},
+			{"the scenario on dataset " + name, ofScenario, scenario, limit.EpsilonMicro, account{keyset: o.KeysetDigest, epoch: o.Keyset.Epoch, scenario: d.Grant.Scenario}},
+			{"the scenario", all, scenario, d.Grant.EpsilonMicro, account{scenario: d.Grant.Scenario}},
 		} {
 			if max(0, b.cost-before.on[b.on]) > b.limit-b.spent {
 				return refuse(ErrBudget, "%s has ε %s of %s left, this job costs %s", b.what, micro(b.limit-b.spent), micro(b.limit), micro(b.cost))

@@ -59,13 +59,18 @@ type Dossier struct {
 	Checkpoint enclave.Checkpoint // latest that a proof led to
 	CheckText  string
 	Keys       enclave.LogKeys
+
+	Collection *enclave.Collection // of a batch of a collection, which has neither manifest nor plan nor receipt
+	Delivery   enclave.Delivery    // of the batch
+
+	shown map[enclave.Digest]bool // statements that the dossier shows
 }
 
 // Check verifies everything about a job that signatures, pure rules and the log can show, at the given time: the whole
 // chain up to the Receipt. Custodians run it before they take part and anyone may run it offline afterwards. It does
 // not execute the plan. The error is a *Refusal without a custodian's name.
 func Check(b *enclave.Bundle, root ed25519.PublicKey, build BuildFunc, now time.Time) (*Dossier, error) {
-	d := &Dossier{PlanDigest: b.Plan.Digest()}
+	d := &Dossier{PlanDigest: b.Plan.Digest(), shown: shown(b.Statements)}
 	steps := []func(*enclave.Bundle) *Refusal{
 		func(b *enclave.Bundle) *Refusal { return d.roster(b, root) },
 		d.data,
@@ -80,6 +85,14 @@ func Check(b *enclave.Bundle, root ed25519.PublicKey, build BuildFunc, now time.
 		}
 	}
 	return d, nil
+}
+
+func shown(statements []canon.Signed) map[enclave.Digest]bool {
+	out := map[enclave.Digest]bool{}
+	for _, s := range statements {
+		out[s.Digest()] = true
+	}
+	return out
 }
 
 func (d *Dossier) roster(b *enclave.Bundle, root ed25519.PublicKey) *Refusal {
@@ -134,35 +147,41 @@ func (d *Dossier) dataset(b *enclave.Bundle, manifest canon.Signed, epoch int64)
 		return nil, refuse(ErrForeignKeyset, "manifest of %q was signed by %q of %q", m.Owner, by.Name, by.Body)
 	}
 	out.KeysetDigest = m.Keyset
-	var own []enclave.Signed // those that the manifest's owner signed
-	for _, signed := range b.Keysets {
-		by, err := d.Roster.VerifyPast(signed, enclave.KindKeyset, operators.RoleSteward)
-		if err != nil {
-			return nil, refuse(ErrDossier, "keyset").Because(err)
-		}
-		if by.Body == m.Owner {
-			own = append(own, signed)
-		} else if signed.Digest() == m.Keyset {
-			return nil, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q of %q signed", m.Dataset, m.Owner, m.Keyset.Short(), by.Name, by.Body)
-		}
-	}
-	ks, dealing, err := enclave.Lineage(m.Keyset, own, epoch)
-	if errors.Is(err, enclave.ErrNotFound) {
-		return nil, refuse(ErrDossier, "keyset %s of the manifest, epoch %d, is not in the dossier", m.Keyset, epoch)
-	}
-	if err != nil {
-		return nil, refuse(ErrForeignKeyset, "keyset").Because(err)
-	}
-	if ks.Owner != m.Owner || ks.Dataset != m.Dataset {
-		return nil, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which is for dataset %q of %q", m.Dataset, m.Owner, m.Keyset.Short(), ks.Dataset, ks.Owner)
-	}
-	out.Keyset, out.Dealing = ks, dealing
-	return out, nil
+	var r *Refusal
+	out.Keyset, out.Dealing, r = d.keyset(b, m.Keyset, m.Owner, m.Dataset, epoch)
+	return out, r
 }
 
 // datasets lists what the plan reads, its own dataset first.
 func (d *Dossier) datasets() []Other {
 	return append([]Other{{Keyset: &d.Keyset, KeysetDigest: d.KeysetSum, Dealing: d.Dealing, Manifest: &d.Manifest}}, d.Others...)
+}
+
+// keyset finds the keyset of an epoch (0 = the latest) in a lineage that an agency calls its own for a dataset.
+func (d *Dossier) keyset(b *enclave.Bundle, origin enclave.Digest, owner, dataset string, epoch int64) (*enclave.Keyset, enclave.Digest, *Refusal) {
+	var own []enclave.Signed // those that the owner signed
+	for _, signed := range b.Keysets {
+		by, err := d.Roster.VerifyPast(signed, enclave.KindKeyset, operators.RoleSteward)
+		if err != nil {
+			return nil, origin, refuse(ErrDossier, "keyset").Because(err)
+		}
+		if by.Body == owner {
+			own = append(own, signed)
+		} else if signed.Digest() == origin {
+			return nil, origin, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which %q of %q signed", dataset, owner, origin.Short(), by.Name, by.Body)
+		}
+	}
+	ks, dealing, err := enclave.Lineage(origin, own, epoch)
+	if errors.Is(err, enclave.ErrNotFound) {
+		return nil, origin, refuse(ErrDossier, "keyset %s of dataset %q, epoch %d, is not in the dossier", origin, dataset, epoch)
+	}
+	if err != nil {
+		return nil, origin, refuse(ErrForeignKeyset, "keyset").Because(err)
+	}
+	if ks.Owner != owner || ks.Dataset != dataset {
+		return nil, origin, refuse(ErrForeignKeyset, "dataset %q of %q names keyset %s, which is for dataset %q of %q", dataset, owner, origin.Short(), ks.Dataset, ks.Owner)
+	}
+	return ks, dealing, nil
 }
 
 // owners maps every dataset of the scenario to the agency that signed its keyset.
@@ -193,21 +212,28 @@ func (d *Dossier) grant(b *enclave.Bundle, root ed25519.PublicKey, now time.Time
 	if err := b.Grant.Open(operators.KindGrant, &claimed); err != nil {
 		return refuse(ErrDossier, "grant").Because(err)
 	}
-	owners, r := d.owners(b)
-	if r != nil {
-		return r
-	}
 	analyst, err := d.Roster.Signer(b.Plan, enclave.KindPlan, operators.RoleAnalyst)
 	if err != nil {
 		return refuse(ErrUnauthorized, "plan must be signed by the analyst who asks").Because(err)
 	}
-	g, err := operators.Authorize(operators.Statements{Roster: b.Roster, RootKey: root, All: b.Statements, Owners: owners},
-		operators.Request{Operator: claimed.Operator, Scenario: claimed.Scenario, Analyst: analyst.Name, Now: now})
-	if err != nil {
-		return refuse(ErrUnauthorized, "scenario %s", claimed.Scenario.Short()).Because(err)
+	if r := d.authorize(b, root, operators.Request{Operator: claimed.Operator, Scenario: claimed.Scenario, Analyst: analyst.Name, Now: now}); r != nil {
+		return r
 	}
-	if canon.DigestOf(g) != b.Grant.Digest() {
-		return refuse(ErrUnauthorized, "grant %s is not what the statements give, %s", b.Grant.Digest().Short(), canon.DigestOf(g).Short())
+	if sum := canon.DigestOf(d.Grant); sum != b.Grant.Digest() {
+		return refuse(ErrUnauthorized, "grant %s is not what the statements give, %s", b.Grant.Digest().Short(), sum.Short())
+	}
+	return nil
+}
+
+// authorize concludes from the statements what is granted.
+func (d *Dossier) authorize(b *enclave.Bundle, root ed25519.PublicKey, r operators.Request) *Refusal {
+	owners, refused := d.owners(b)
+	if refused != nil {
+		return refused
+	}
+	g, err := operators.Authorize(operators.Statements{Roster: b.Roster, RootKey: root, All: b.Statements, Owners: owners}, r)
+	if err != nil {
+		return refuse(ErrUnauthorized, "scenario %s", r.Scenario.Short()).Because(err)
 	}
 	d.Grant = *g
 	return nil
@@ -267,17 +293,20 @@ func (d *Dossier) receipt(b *enclave.Bundle) *Refusal {
 
 // logged insists on an entry of the right type for everything the job rests on.
 func (d *Dossier) logged(b *enclave.Bundle) *Refusal {
+	need := map[enclave.Digest]string{b.Manifest.Digest(): enclave.EntryManifest, d.PlanDigest: enclave.EntryPlan, b.Receipt.Digest(): enclave.EntryReceipt}
+	for _, s := range b.Manifests {
+		need[s.Digest()] = enclave.EntryManifest
+	}
+	return d.proven(b, need)
+}
+
+// proven insists on proofs of the entries needed, and of those behind every grant: roster, keysets and statements.
+func (d *Dossier) proven(b *enclave.Bundle, need map[enclave.Digest]string) *Refusal {
 	proven, r := d.proofs(b)
 	if r != nil {
 		return r
 	}
-	need := map[enclave.Digest]string{
-		b.Roster.Digest(): enclave.EntryRoster, b.Manifest.Digest(): enclave.EntryManifest,
-		d.PlanDigest: enclave.EntryPlan, b.Receipt.Digest(): enclave.EntryReceipt,
-	}
-	for _, s := range b.Manifests {
-		need[s.Digest()] = enclave.EntryManifest
-	}
+	need[b.Roster.Digest()] = enclave.EntryRoster
 	for _, s := range b.Keysets {
 		need[s.Digest()] = enclave.EntryKeyset
 	}

@@ -158,7 +158,7 @@ func (c *Custodian) lead(ctx context.Context, b *enclave.Bundle, members []Membe
 		return nil, c.refusedLocked(ctx, b, err)
 	}
 	entry := enclave.Entry{Type: enclave.EntryRelease, Subject: canon.DigestOf(rel), By: c.Name(), Job: rel.Job, At: canon.At(c.cfg.Clock())}
-	proof, err := c.announceLocked(ctx, b, entry)
+	proof, err := c.announceLocked(ctx, b, s.dossier, entry)
 	if err != nil {
 		return nil, err
 	}
@@ -214,12 +214,12 @@ func (c *Custodian) outcomeLocked(ctx context.Context, s *session, active []stri
 	return c.outcome(ctx, s, active, first, second)
 }
 
-func (c *Custodian) announceLocked(ctx context.Context, b *enclave.Bundle, entry enclave.Entry) (enclave.LogProof, error) {
+func (c *Custodian) announceLocked(ctx context.Context, b *enclave.Bundle, d *Dossier, entry enclave.Entry) (enclave.LogProof, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	proof, err := c.announce(ctx, entry)
 	if err == nil {
-		err = c.catchUp(ctx, b, proof)
+		err = c.catchUp(ctx, d, proof)
 	}
 	if err != nil {
 		return proof, c.refused(ctx, b, err)

@@ -287,7 +287,7 @@ func (c *Custodian) shareJoint(ctx context.Context, b *enclave.Bundle, s *sessio
 	entry := enclave.Entry{Type: enclave.EntryShare, Subject: signed.Digest(), By: c.Name(), Job: d.Receipt.Job, At: canon.At(c.cfg.Clock())}
 	proof, err := c.announce(ctx, entry)
 	if err == nil {
-		err = c.catchUp(ctx, b, proof)
+		err = c.catchUp(ctx, d, proof)
 	}
 	if err != nil {
 		return canon.Signed{}, err
@@ -324,7 +324,7 @@ func (c *Custodian) nodeJob(ctx context.Context, d *Dossier) (NodeJob, error) {
 		}
 		job.Sources = append(job.Sources, NodeSource{Table: t.Name, Keyset: keyset, Layout: *l, Keys: k})
 	}
-	noise, err := c.nodeNoise(ctx, d)
+	noise, err := c.ownNoise(ctx, d, "node noise")
 	job.NoiseKey = noise
 	return job, err
 }
@@ -344,14 +344,14 @@ func (c *Custodian) nodeSecret(ctx context.Context, dealing enclave.Digest, ks *
 	return shares.NewNodeSecret(lineage), nil
 }
 
-// nodeNoise is this node's own noise key: a hash of the PRFs of every piece of the keyset that its custodian holds. Any
+// ownNoise is a noise key of this custodian alone: a hash of the PRFs of every piece of the keyset that it holds. Any
 // other custodian lacks one of them, as long as a quorum is two; the same question gets the same noise until the epoch
-// ends.
-func (c *Custodian) nodeNoise(ctx context.Context, d *Dossier) ([]byte, error) {
+// ends. what is what it is for.
+func (c *Custodian) ownNoise(ctx context.Context, d *Dossier, what string) ([]byte, error) {
 	h := sha256.New()
-	h.Write([]byte("yingzhou node noise v1\x00"))
+	h.Write([]byte("yingzhou " + what + " v1\x00"))
 	for _, piece := range c.held(&d.Keyset) {
-		part, err := c.cfg.Keys.PRF(ctx, keys.PieceID{Keyset: d.Dealing, Piece: piece}, append([]byte("node noise\x00"), epochContext(d.Keyset.Epoch)...))
+		part, err := c.cfg.Keys.PRF(ctx, keys.PieceID{Keyset: d.Dealing, Piece: piece}, append([]byte(what+"\x00"), epochContext(d.Keyset.Epoch)...))
 		if err != nil {
 			return nil, err
 		}

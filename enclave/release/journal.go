@@ -119,13 +119,17 @@ const recordTime = 15 * time.Second
 // can turn the refusal into an approval, so their failure is reported and no more. A peer's refusal that passes through
 // here is the peer's to record.
 func (c *Custodian) refused(ctx context.Context, b *enclave.Bundle, err error) error {
+	return c.record(ctx, b.Plan.Digest(), jobOf(b), err)
+}
+
+func (c *Custodian) record(ctx context.Context, plan enclave.Digest, job string, err error) error {
 	var r *Refusal
 	if !errors.As(err, &r) || r.Custodian != "" && r.Custodian != c.Name() {
 		return fmt.Errorf("custodian %q: %w", c.Name(), err)
 	}
 	r.Custodian = c.Name()
 	now := canon.At(c.cfg.Clock())
-	rec := Record{Type: recordRefusal, Plan: b.Plan.Digest(), Job: jobOf(b), Reason: r.Rule.Error(), At: now}
+	rec := Record{Type: recordRefusal, Plan: plan, Job: job, Reason: r.Rule.Error(), At: now}
 	line := Refused{Plan: rec.Plan, Job: rec.Job, Rule: rec.Reason, Text: r.Error(), At: now}
 	var split *refusal.SplitViewError
 	if errors.As(err, &split) {
@@ -137,7 +141,7 @@ func (c *Custodian) refused(ctx context.Context, b *enclave.Bundle, err error) e
 	// A refusal must be on record even if the caller has gone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
 	defer cancel()
-	subject := b.Plan.Digest()
+	subject := plan
 	lerr := c.settle(ctx)
 	if lerr == nil { // a ledger that may be behind must not number a record
 		var signed canon.Signed

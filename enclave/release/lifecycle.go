@@ -137,9 +137,9 @@ func (c *Custodian) Follow(ctx context.Context) error {
 
 // current insists that the keyset of every dataset is the latest of a lineage that was not disposed of, and erases the pieces of
 // those before it: the dossier proves that the refresh was logged.
-func (c *Custodian) current(ctx context.Context, b *enclave.Bundle, d *Dossier) error {
-	if err := c.ended(b); err != nil {
-		return err
+func (c *Custodian) current(ctx context.Context, d *Dossier) error {
+	if r := c.ended(d); r != nil {
+		return r
 	}
 	for _, o := range d.datasets() {
 		for _, later := range c.of(o.KeysetDigest) {

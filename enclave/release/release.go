@@ -34,6 +34,7 @@ var (
 	ErrPiece            = refusal.ErrPiece
 	ErrReplaced         = refusal.ErrReplaced
 	ErrDisposed         = refusal.ErrDisposed
+	ErrBatch            = refusal.ErrBatch
 )
 
 type (

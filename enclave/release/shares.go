@@ -104,7 +104,7 @@ func (c *Custodian) share(ctx context.Context, b *enclave.Bundle, stage int, act
 	entry := enclave.Entry{Type: enclave.EntryShare, Subject: signed.Digest(), By: c.Name(), Job: s.dossier.Receipt.Job, At: canon.At(c.cfg.Clock())}
 	proof, err := c.announce(ctx, entry)
 	if err == nil {
-		err = c.catchUp(ctx, b, proof)
+		err = c.catchUp(ctx, s.dossier, proof)
 	}
 	if err != nil {
 		return canon.Signed{}, err
@@ -140,27 +140,35 @@ func (c *Custodian) stored(path string) (canon.Signed, error) {
 // by charges that crossed.
 func (c *Custodian) committed(ctx context.Context, s *session, active []string) error {
 	d := s.dossier
+	if _, err := c.chargedByAll(ctx, d, active); err != nil {
+		return err
+	}
+	for i := range s.keys {
+		if have := c.ledger.paid(s.keys[i], d.KeysetSum, d.Keyset.Quorum, d.Grant.Scenario); have.ciphertext != s.cts[i].Digest {
+			return refuse(ErrSecondCiphertext, "term %d: ciphertext %s, committed was %s", i, s.cts[i].Digest.Short(), have.ciphertext.Short())
+		}
+	}
+	return nil
+}
+
+// chargedByAll merges the active custodians' ledgers and says what was charged for a plan.
+func (c *Custodian) chargedByAll(ctx context.Context, d *Dossier, active []string) (charged, error) {
 	if r := c.checkActive(d, active); r != nil {
-		return r
+		return charged{}, r
 	}
 	if err := c.merge(ctx, active); err != nil {
-		return err
+		return charged{}, err
 	}
 	charge, ok := c.ledger.charged(d.PlanDigest)
 	for _, name := range active {
 		if !ok || !charge.by[name] {
-			return refuse(ErrNotCommitted, "custodian %q has not charged plan %s", name, d.PlanDigest.Short())
-		}
-	}
-	for i := range s.keys {
-		if have := c.ledger.paid(s.keys[i], d.KeysetSum, d.Keyset.Quorum, d.Plan.Scenario); have.ciphertext != s.cts[i].Digest {
-			return refuse(ErrSecondCiphertext, "term %d: ciphertext %s, committed was %s", i, s.cts[i].Digest.Short(), have.ciphertext.Short())
+			return charge, refuse(ErrNotCommitted, "custodian %q has not charged plan %s", name, d.PlanDigest.Short())
 		}
 	}
 	if r := c.afford(d, 0, 0, 0); r != nil {
-		return r
+		return charge, r
 	}
-	return nil
+	return charge, nil
 }
 
 // piece unwraps a piece into memory; its key is the caller's to clear.

@@ -47,7 +47,7 @@ var may = []struct{ pkg, imports, why string }{
 		"it carries what nodes encrypt for each other, and makes sure whose nodes they are"},
 	{"./enclave/mpc/engine", "./enclave/dp ./enclave/mpc ./enclave/mpc/internal/bitslice ./enclave/mpc/internal/ring", "protocols run over whatever connects the nodes, and see shares only"},
 	{"./enclave/mpc/mpctest", "./enclave/mpc ./enclave/mpc/link", "three nodes on one machine, for tests of what uses them"},
-	{"./enclave/mpc/prio3", "./enclave ./enclave/dp ./enclave/keys ./internal/canon ./internal/durable ./operators",
+	{"./enclave/mpc/prio3", "./enclave ./enclave/dp ./enclave/keys ./enclave/refusal ./internal/canon ./internal/durable ./operators",
 		"an aggregator has its shares and its key, and asks whether a release is authorised"},
 	{"./enclave/program", "./enclave ./enclave/dp ./enclave/mpc ./internal/canon", "estimates are computed from noised numbers only"},
 	{"./enclave/program/reference", "./enclave ./enclave/program", "it computes answers in the clear, for owners and tests, with no noise to imitate"},

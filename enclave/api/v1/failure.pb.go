@@ -46,6 +46,9 @@ const (
 	Rule_RULE_PIECE             Rule = 16
 	Rule_RULE_REPLACED          Rule = 17
 	Rule_RULE_DISPOSED          Rule = 18
+	Rule_RULE_BATCH             Rule = 19
+	Rule_RULE_AGGREGATOR        Rule = 20
+	Rule_RULE_NOT_PREPARED      Rule = 21
 )
 
 // Enum value maps for Rule.
@@ -70,6 +73,9 @@ var (
 		16: "RULE_PIECE",
 		17: "RULE_REPLACED",
 		18: "RULE_DISPOSED",
+		19: "RULE_BATCH",
+		20: "RULE_AGGREGATOR",
+		21: "RULE_NOT_PREPARED",
 	}
 	Rule_value = map[string]int32{
 		"RULE_UNSPECIFIED":       0,
@@ -91,6 +97,9 @@ var (
 		"RULE_PIECE":             16,
 		"RULE_REPLACED":          17,
 		"RULE_DISPOSED":          18,
+		"RULE_BATCH":             19,
+		"RULE_AGGREGATOR":        20,
+		"RULE_NOT_PREPARED":      21,
 	}
 )
 
@@ -577,7 +586,7 @@ const file_enclave_api_v1_failure_proto_rawDesc = "" +
 	"\x10SplitViewFailure\x12\x12\n" +
 	"\x04seen\x18\x01 \x01(\tR\x04seen\x12\x18\n" +
 	"\aoffered\x18\x02 \x01(\tR\aoffered\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text*\x88\x03\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text*\xc4\x03\n" +
 	"\x04Rule\x12\x14\n" +
 	"\x10RULE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fRULE_DOSSIER\x10\x01\x12\x15\n" +
@@ -599,7 +608,11 @@ const file_enclave_api_v1_failure_proto_rawDesc = "" +
 	"\n" +
 	"RULE_PIECE\x10\x10\x12\x11\n" +
 	"\rRULE_REPLACED\x10\x11\x12\x11\n" +
-	"\rRULE_DISPOSED\x10\x12B+Z)yingzhou.dev/lab/enclave/api/v1;enclavev1b\x06proto3"
+	"\rRULE_DISPOSED\x10\x12\x12\x0e\n" +
+	"\n" +
+	"RULE_BATCH\x10\x13\x12\x13\n" +
+	"\x0fRULE_AGGREGATOR\x10\x14\x12\x15\n" +
+	"\x11RULE_NOT_PREPARED\x10\x15B+Z)yingzhou.dev/lab/enclave/api/v1;enclavev1b\x06proto3"
 
 var (
 	file_enclave_api_v1_failure_proto_rawDescOnce sync.Once

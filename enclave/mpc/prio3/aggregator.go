@@ -20,24 +20,35 @@ import (
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
 	"yingzhou.dev/lab/operators"
 )
 
-// Errors that callers branch on.
+// Rules that callers branch on. Errors of them are *refusal.Refusal, so that they keep their form between aggregators.
 var (
 	// ErrBatch means that a batch cannot be released: too few good reports, out of turn, or one too many.
-	ErrBatch = errors.New("batch cannot be released")
+	ErrBatch = refusal.ErrBatch
 	// ErrPeer means that the other aggregator sent what does not verify or disagrees.
-	ErrPeer = errors.New("the other aggregator disagrees")
+	ErrPeer = refusal.ErrAggregator
 	// ErrNotPrepared means that an aggregator has not prepared the batch it is asked to finish, as after a restart.
-	ErrNotPrepared = errors.New("batch has not been prepared")
+	ErrNotPrepared = refusal.ErrNotPrepared
 )
 
-// Log announces an entry and returns once it is in a signed and witnessed checkpoint.
-type Log interface {
-	Append(ctx context.Context, entries ...enclave.Entry) ([]enclave.LogProof, error)
+// Gate is the custodian beside an aggregator: release.Collections, through which jobs' releases go too. It examines the
+// dossier and the batch afresh in every call, so that a revocation stops what comes next.
+type Gate interface {
+	// Check examines a dossier before any work is done for it.
+	Check(ctx context.Context, b *enclave.CollectionBundle) error
+	// Commit charges the batch, once, however often it is asked.
+	Commit(ctx context.Context, b *enclave.CollectionBundle, of enclave.Batch) error
+	// Opening gives the terms and the noise key once both aggregators' custodians have charged the batch.
+	Opening(ctx context.Context, b *enclave.CollectionBundle, of enclave.Batch) (*enclave.BatchOpening, error)
+	// Announce logs an entry of this custodian's before its effect.
+	Announce(ctx context.Context, b *enclave.CollectionBundle, of enclave.Batch, entry string, subject enclave.Digest) (enclave.LogProof, error)
+	// Endorse signs a release that was found to agree with both totals and that was logged.
+	Endorse(ctx context.Context, b *enclave.CollectionBundle, of enclave.Batch, out enclave.Collected, proof enclave.LogProof) (canon.Signature, error)
 }
 
 // Identity signs as the aggregator and opens what was encrypted to it.
@@ -52,13 +63,9 @@ type Config struct {
 	Task     *Task
 	Identity Identity
 	Peer     operators.Party // the other aggregator, from the roster
-	Log      Log
-	LogKeys  enclave.LogKeys // under which the log's proofs verify
-	// Authorize concludes from statements, as the custodian knows them now, that the collection may be released. It is
-	// asked before every release, so a revocation stops the next one.
-	Authorize func(ctx context.Context, c *enclave.Collection) (*operators.Grant, error)
-	Clock     func() time.Time
-	Workers   int // goroutines; 0 = one per processor
+	Gate     Gate
+	Clock    func() time.Time
+	Workers  int // goroutines; 0 = one per processor
 }
 
 // Aggregator holds one share of every report and of every total.
@@ -66,7 +73,6 @@ type Aggregator struct {
 	cfg     Config
 	me      int
 	verify  [32]byte
-	noise   [32]byte
 	journal *journal
 
 	mu    sync.Mutex // serialises batches
@@ -85,10 +91,10 @@ type batch struct {
 	seen     map[[idBytes]byte]bool // admitted since the batch began
 }
 
-// NewAggregator opens an aggregator's state. The helper has no verification key until the leader has sent one (Join).
+// NewAggregator opens an aggregator's state. The helper has no verification key until the leader has sent one (Peer.Join).
 func NewAggregator(cfg Config) (*Aggregator, error) {
-	if cfg.Dir == "" || cfg.Task == nil || cfg.Identity == nil || cfg.Log == nil || cfg.LogKeys.Log == nil || cfg.LogKeys.Witness == nil || cfg.Authorize == nil {
-		return nil, errors.New("opening aggregator: folder, task, identity, log with its keys, and authorisation are all required")
+	if cfg.Dir == "" || cfg.Task == nil || cfg.Identity == nil || cfg.Gate == nil {
+		return nil, errors.New("opening aggregator: folder, task, identity and gate are all required")
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
@@ -110,9 +116,6 @@ func NewAggregator(cfg Config) (*Aggregator, error) {
 		return nil, fmt.Errorf("opening aggregator: %w", err)
 	}
 	a := &Aggregator{cfg: cfg, me: me}
-	if a.noise, err = secret(filepath.Join(cfg.Dir, "noise.key"), true); err != nil {
-		return nil, err
-	}
 	if a.verify, err = secret(filepath.Join(cfg.Dir, "verify.key"), me == 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -151,6 +154,12 @@ func (a *Aggregator) Close() error { return a.journal.close() }
 // Name is the custodian's name in the roster.
 func (a *Aggregator) Name() string { return a.cfg.Identity.Name() }
 
+func (a *Aggregator) refuse(rule error, format string, args ...any) *refusal.Refusal {
+	r := refusal.New(rule, "collection %q: %s", a.cfg.Task.Name, fmt.Sprintf(format, args...))
+	r.Custodian = a.Name()
+	return r
+}
+
 // KindVerifyKey is the leader's verification key on its way to the helper.
 const KindVerifyKey = "yingzhou.verify-key.v1"
 
@@ -163,8 +172,8 @@ type VerifyKey struct {
 
 func verifyInfo(t *Task) []byte { return append([]byte("yingzhou verify key v1\x00"), t.Digest[:]...) }
 
-// Invite makes the leader's message for Join.
-func (a *Aggregator) Invite() (canon.Signed, error) {
+// invite makes the leader's message for Peer.Join.
+func (a *Aggregator) invite() (canon.Signed, error) {
 	sealed, err := keys.SealTo(a.cfg.Peer.HPKE, verifyInfo(a.cfg.Task), a.verify[:])
 	if err != nil {
 		return canon.Signed{}, err
@@ -172,22 +181,22 @@ func (a *Aggregator) Invite() (canon.Signed, error) {
 	return keys.SealWith(a.cfg.Identity, KindVerifyKey, VerifyKey{Collection: a.cfg.Task.Digest, By: a.Name(), Sealed: sealed})
 }
 
-// Join takes the verification key from the leader, once: another key later is refused, because challenges that a
+// join takes the verification key from the leader, once: another key later is refused, because challenges that a
 // reporter saw the outcome of could then be drawn again.
-func (a *Aggregator) Join(invitation canon.Signed) error {
+func (a *Aggregator) join(invitation canon.Signed) error {
 	var k VerifyKey
 	if err := a.fromPeer(invitation, KindVerifyKey, &k, func() bool { return k.Collection == a.cfg.Task.Digest && k.By == a.cfg.Peer.Name }); err != nil {
 		return err
 	}
 	key, err := a.cfg.Identity.Open(verifyInfo(a.cfg.Task), k.Sealed)
 	if err != nil || len(key) != len(a.verify) {
-		return fmt.Errorf("joining collection %q: %w: the verification key does not open", a.cfg.Task.Name, ErrPeer)
+		return a.refuse(ErrPeer, "the verification key does not open")
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.verify != ([32]byte{}) {
 		if a.verify != [32]byte(key) {
-			return fmt.Errorf("joining collection %q: %w: it sent another verification key before", a.cfg.Task.Name, ErrPeer)
+			return a.refuse(ErrPeer, "it sent another verification key before")
 		}
 		return nil
 	}
@@ -208,7 +217,7 @@ func (a *Aggregator) fromPeer(s canon.Signed, kind string, v any, right func() b
 		err = errors.New("it is for something else")
 	}
 	if err != nil {
-		return fmt.Errorf("collection %q: %s from %q: %w: %w", a.cfg.Task.Name, kind, a.cfg.Peer.Name, ErrPeer, err)
+		return a.refuse(ErrPeer, "%s from %q", kind, a.cfg.Peer.Name).Because(err)
 	}
 	return nil
 }
@@ -241,10 +250,10 @@ type pendingChunk struct {
 // prepare is the first step on a chunk: what both aggregators do alone. The same chunk gives the same bytes.
 func (a *Aggregator) prepare(ctx context.Context, b *batch, reports [][]byte) (*pendingChunk, error) {
 	if a.verify == ([32]byte{}) {
-		return nil, fmt.Errorf("collection %q: %q has not joined: it has no verification key", a.cfg.Task.Name, a.Name())
+		return nil, a.refuse(ErrNotPrepared, "it has not joined and has no verification key")
 	}
 	if len(reports) == 0 || len(reports) > ChunkReports {
-		return nil, fmt.Errorf("collection %q: a chunk of %d reports is not 1 to %d", a.cfg.Task.Name, len(reports), ChunkReports)
+		return nil, a.refuse(ErrPeer, "a chunk of %d reports is not 1 to %d", len(reports), ChunkReports)
 	}
 	p := &pendingChunk{prepared: make([]*prepared, len(reports)), ids: make([][idBytes]byte, len(reports))}
 	found := make([]verdict, len(reports))
@@ -366,19 +375,19 @@ func (a *Aggregator) settle(ctx context.Context, b *batch, p *pendingChunk, peer
 	shares := make([][]byte, len(found))
 	for i := range found {
 		if verdict(theirs.Verdicts[i]) >= verdicts {
-			return fmt.Errorf("collection %q: %w: verdict %d", a.cfg.Task.Name, ErrPeer, theirs.Verdicts[i])
+			return a.refuse(ErrPeer, "verdict %d", theirs.Verdicts[i])
 		}
 		found[i] = max(verdict(mine.Verdicts[i]), verdict(theirs.Verdicts[i]))
 		if verdict(theirs.Verdicts[i]) == good {
 			if at+width > len(theirs.Shares) {
-				return fmt.Errorf("collection %q: %w: too few prep shares", a.cfg.Task.Name, ErrPeer)
+				return a.refuse(ErrPeer, "too few prep shares")
 			}
 			shares[i] = theirs.Shares[at : at+width]
 			at += width
 		}
 	}
 	if at != len(theirs.Shares) {
-		return fmt.Errorf("collection %q: %w: too many prep shares", a.cfg.Task.Name, ErrPeer)
+		return a.refuse(ErrPeer, "too many prep shares")
 	}
 	outputs := make([]any, len(found))
 	err := a.each(ctx, len(found), func(i int) {

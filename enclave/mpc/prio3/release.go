@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/dp"
@@ -21,48 +22,72 @@ import (
 	"yingzhou.dev/lab/operators"
 )
 
-// Peer is the helper as the leader calls it.
+// Peer is the helper of one batch as the leader calls it: a Session, here or at another body.
 type Peer interface {
 	Name() string
 	// Join takes the leader's verification key.
-	Join(invitation canon.Signed) error
+	Join(ctx context.Context, invitation canon.Signed) error
 	// Begin starts or restarts a batch: the one after the last whose total was given, or that one again, because the
 	// other aggregator may have gone before it gave its own.
 	Begin(ctx context.Context, number int64) error
-	// Prepare checks the next chunk of reports, takes the leader's prep shares and answers with its own.
-	Prepare(ctx context.Context, reports [][]byte, leader canon.Signed) (canon.Signed, error)
+	// Prepare checks the next chunk of the helper's own copy of the reports, takes the leader's prep shares and answers with
+	// its own.
+	Prepare(ctx context.Context, leader canon.Signed) (canon.Signed, error)
+	// Commit checks the leader's summary of the batch and has the batch charged.
+	Commit(ctx context.Context, summary canon.Signed) error
 	// Finish checks the leader's summary of the batch and gives the noised total share.
 	Finish(ctx context.Context, summary canon.Signed) (canon.Signed, error)
 	// Endorse signs a result that agrees with both total shares, after its log entry.
 	Endorse(ctx context.Context, c enclave.Collected, proof enclave.LogProof, leader canon.Signed) (canon.Signature, error)
 }
 
-// Begin implements Peer.
-func (a *Aggregator) Begin(_ context.Context, number int64) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.begin(number)
+// Reports yields reports in the order of their delivery until io.EOF.
+type Reports func() ([]byte, error)
+
+// Session helps with one batch. It is for one caller at a time.
+type Session struct {
+	a    *Aggregator
+	b    *enclave.CollectionBundle
+	open func() (Reports, error) // from the beginning
+	next Reports
 }
 
-func (a *Aggregator) begin(number int64) error {
-	switch {
-	case number != a.next && number != a.next-1 || number < 1:
-		return fmt.Errorf("collection %q: %w: batch %d is not the next one at %q, which is %d", a.cfg.Task.Name, ErrBatch, number, a.Name(), a.next)
-	case number > a.cfg.Task.Releases:
-		return fmt.Errorf("collection %q: %w: all %d releases are made", a.cfg.Task.Name, ErrBatch, a.cfg.Task.Releases)
+// Session makes the helper's side of a batch. open gives the helper's own copy of the reports, from the beginning.
+func (a *Aggregator) Session(b *enclave.CollectionBundle, open func() (Reports, error)) *Session {
+	return &Session{a: a, b: b, open: open}
+}
+
+var _ Peer = (*Session)(nil)
+
+// Name implements Peer.
+func (s *Session) Name() string { return s.a.Name() }
+
+// Join implements Peer.
+func (s *Session) Join(_ context.Context, invitation canon.Signed) error { return s.a.join(invitation) }
+
+// Begin implements Peer.
+func (s *Session) Begin(_ context.Context, number int64) (err error) {
+	s.a.mu.Lock()
+	defer s.a.mu.Unlock()
+	if s.next, err = s.open(); err != nil {
+		return err
 	}
-	a.batch = &batch{number: number, total: a.cfg.Task.vdaf.newTotal(), seen: map[[idBytes]byte]bool{}}
-	return nil
+	return s.a.begin(number)
 }
 
 // Prepare implements Peer.
-func (a *Aggregator) Prepare(ctx context.Context, reports [][]byte, leader canon.Signed) (canon.Signed, error) {
+func (s *Session) Prepare(ctx context.Context, leader canon.Signed) (canon.Signed, error) {
+	a := s.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.batch == nil {
-		return canon.Signed{}, fmt.Errorf("collection %q: %w: no batch has begun", a.cfg.Task.Name, ErrBatch)
+	if a.batch == nil || s.next == nil {
+		return canon.Signed{}, a.refuse(ErrNotPrepared, "no batch has begun")
 	}
-	p, err := a.prepare(ctx, a.batch, reports)
+	reports, _, err := readChunk(s.next)
+	var p *pendingChunk
+	if err == nil {
+		p, err = a.prepare(ctx, a.batch, reports)
+	}
 	if err == nil {
 		err = a.settle(ctx, a.batch, p, leader)
 	}
@@ -73,38 +98,96 @@ func (a *Aggregator) Prepare(ctx context.Context, reports [][]byte, leader canon
 	return p.message, nil
 }
 
-// KindSummary is what both aggregators must agree on before either gives its total.
+// readChunk takes the next reports; last says that there are no more after them.
+func readChunk(next Reports) (reports [][]byte, last bool, err error) {
+	for len(reports) < ChunkReports {
+		data, err := next()
+		if errors.Is(err, io.EOF) {
+			return reports, true, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		reports = append(reports, data)
+	}
+	return reports, false, nil
+}
+
+// Commit implements Peer.
+func (s *Session) Commit(ctx context.Context, summary canon.Signed) error {
+	s.a.mu.Lock()
+	defer s.a.mu.Unlock()
+	agreed, err := s.a.agreement(summary)
+	if err != nil {
+		return err
+	}
+	if agreed.Number >= s.a.next && s.next != nil { // prepared here: all of what was delivered
+		if _, err := s.next(); !errors.Is(err, io.EOF) {
+			return s.a.refuse(ErrPeer, "it left out reports at the end of the delivery")
+		}
+	}
+	return s.a.commit(ctx, s.b, agreed)
+}
+
+// Finish implements Peer.
+func (s *Session) Finish(ctx context.Context, summary canon.Signed) (canon.Signed, error) {
+	s.a.mu.Lock()
+	defer s.a.mu.Unlock()
+	agreed, err := s.a.agreement(summary)
+	if err != nil {
+		return canon.Signed{}, err
+	}
+	return s.a.finish(ctx, s.b, agreed)
+}
+
+// Endorse implements Peer.
+func (s *Session) Endorse(ctx context.Context, c enclave.Collected, proof enclave.LogProof, leader canon.Signed) (canon.Signature, error) {
+	a := s.a
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	mine, total, err := a.given(c.Batch)
+	if err != nil {
+		return canon.Signature{}, err
+	}
+	_, again, err := a.result(ctx, s.b, leader, mine)
+	if err != nil {
+		return canon.Signature{}, err
+	}
+	if canon.DigestOf(c) != canon.DigestOf(again) {
+		return canon.Signature{}, a.refuse(ErrPeer, "result %s, %q has %s", canon.DigestOf(c).Short(), a.Name(), canon.DigestOf(again).Short())
+	}
+	return a.cfg.Gate.Endorse(ctx, s.b, total.Batch, c, proof)
+}
+
+func (a *Aggregator) begin(number int64) error {
+	switch {
+	case number != a.next && number != a.next-1 || number < 1:
+		return a.refuse(ErrBatch, "batch %d is not the next one, which is %d", number, a.next)
+	case number > a.cfg.Task.Releases:
+		return a.refuse(ErrBatch, "all %d releases are made", a.cfg.Task.Releases)
+	}
+	a.batch = &batch{number: number, total: a.cfg.Task.vdaf.newTotal(), seen: map[[idBytes]byte]bool{}}
+	return nil
+}
+
+// KindSummary is what both aggregators must agree on before either has the batch charged or gives its total.
 const KindSummary = "yingzhou.batch-summary.v1"
 
 // Summary says which reports of a batch count.
 type Summary struct {
-	Collection enclave.Digest         `json:"collection"`
-	By         string                 `json:"by"`
-	Batch      int64                  `json:"batch"`
-	Reports    int64                  `json:"reports"`
-	Accepted   enclave.Digest         `json:"accepted"` // hash chain over the identifiers counted, in order
-	Refused    []enclave.RefusedCount `json:"refused"`
+	By    string        `json:"by"`
+	Batch enclave.Batch `json:"batch"`
 }
 
-func (a *Aggregator) summary(b *batch) Summary {
-	s := Summary{Collection: a.cfg.Task.Digest, By: a.Name(), Batch: b.number, Reports: b.accepted, Accepted: enclave.Digest(b.digest), Refused: []enclave.RefusedCount{}}
+func (a *Aggregator) summary(b *batch) enclave.Batch {
+	s := enclave.Batch{Collection: a.cfg.Task.Digest, Number: b.number, Reports: b.accepted, Accepted: enclave.Digest(b.digest), Refused: []enclave.RefusedCount{}}
 	for v, n := range b.refused {
 		if n > 0 {
 			s.Refused = append(s.Refused, enclave.RefusedCount{Rule: verdict(v).rule(), Count: n})
 		}
 	}
-	slices.SortFunc(s.Refused, func(x, y enclave.RefusedCount) int { return compare(x.Rule, y.Rule) })
+	slices.SortFunc(s.Refused, func(x, y enclave.RefusedCount) int { return strings.Compare(x.Rule, y.Rule) })
 	return s
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // KindTotal is an aggregator's noised share of a batch's totals.
@@ -112,65 +195,76 @@ const KindTotal = "yingzhou.total-share.v1"
 
 // Total travels between the two aggregators only: whoever has both has the noised totals.
 type Total struct {
-	Summary Summary      `json:"summary"`
-	At      enclave.Time `json:"at"` // when this aggregator found the release authorised
-	Share   []byte       `json:"share"`
+	By    string        `json:"by"`
+	Batch enclave.Batch `json:"batch"`
+	At    enclave.Time  `json:"at"` // when this aggregator's custodian found the release allowed
+	Share []byte        `json:"share"`
 }
 
-// Finish implements Peer.
-func (a *Aggregator) Finish(ctx context.Context, summary canon.Signed) (canon.Signed, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var theirs Summary
-	if err := a.fromPeer(summary, KindSummary, &theirs, func() bool { return theirs.Collection == a.cfg.Task.Digest && theirs.By == a.cfg.Peer.Name }); err != nil {
-		return canon.Signed{}, err
-	}
-	mine, err := a.finish(ctx, theirs)
-	return mine, err
+// agreement opens the leader's summary.
+func (a *Aggregator) agreement(summary canon.Signed) (enclave.Batch, error) {
+	var s Summary
+	err := a.fromPeer(summary, KindSummary, &s, func() bool { return s.Batch.Collection == a.cfg.Task.Digest && s.By == a.cfg.Peer.Name })
+	return s.Batch, err
 }
 
-// finish gives this aggregator's total share of the batch that agreed describes. Once given, a batch gives the same
-// bytes for ever and its reports count nowhere else.
-func (a *Aggregator) finish(ctx context.Context, agreed Summary) (canon.Signed, error) {
-	same := func(s Summary) bool {
-		s.By = agreed.By
-		return canon.DigestOf(s) == canon.DigestOf(agreed)
+// commit has the custodian charge the batch, if its reports are those that count here too.
+func (a *Aggregator) commit(ctx context.Context, b *enclave.CollectionBundle, agreed enclave.Batch) error {
+	if err := a.agrees(agreed); err != nil {
+		return err
 	}
-	if agreed.Batch < a.next {
-		signed, total, err := a.given(agreed.Batch)
-		if err == nil && !same(total.Summary) {
-			err = fmt.Errorf("collection %q: %w: batch %d was released with other reports", a.cfg.Task.Name, ErrBatch, agreed.Batch)
+	return a.cfg.Gate.Commit(ctx, b, agreed)
+}
+
+// agrees holds a batch against the one prepared here, or the one whose total was given.
+func (a *Aggregator) agrees(agreed enclave.Batch) error {
+	if agreed.Number < a.next {
+		_, total, err := a.given(agreed.Number)
+		if err == nil && canon.DigestOf(total.Batch) != canon.DigestOf(agreed) {
+			err = a.refuse(ErrBatch, "batch %d was released with other reports", agreed.Number)
 		}
+		return err
+	}
+	if a.batch == nil || a.batch.number != agreed.Number {
+		return a.refuse(ErrNotPrepared, "batch %d", agreed.Number)
+	}
+	if s := a.summary(a.batch); canon.DigestOf(s) != canon.DigestOf(agreed) {
+		return a.refuse(ErrPeer, "it counts %d reports (%s), %q counts %d (%s)", agreed.Reports, agreed.Accepted.Short(), a.Name(), s.Reports, s.Accepted.Short())
+	}
+	return nil
+}
+
+// finish gives this aggregator's total share of a batch. Once given, a batch gives the same bytes for ever and its
+// reports count nowhere else.
+func (a *Aggregator) finish(ctx context.Context, b *enclave.CollectionBundle, agreed enclave.Batch) (canon.Signed, error) {
+	var none canon.Signed
+	if err := a.agrees(agreed); err != nil {
+		return none, err
+	}
+	o, err := a.cfg.Gate.Opening(ctx, b, agreed)
+	if err != nil {
+		return none, err
+	}
+	defer clear(o.Noise[:])
+	if agreed.Number < a.next {
+		signed, _, err := a.given(agreed.Number)
 		return signed, err
 	}
-	b := a.batch
-	if b == nil || b.number != agreed.Batch {
-		return canon.Signed{}, fmt.Errorf("collection %q: batch %d at %q: %w", a.cfg.Task.Name, agreed.Batch, a.Name(), ErrNotPrepared)
-	}
-	if s := a.summary(b); !same(s) {
-		return canon.Signed{}, fmt.Errorf("collection %q: %w: it counts %d reports (%s), %q counts %d (%s)", a.cfg.Task.Name, ErrPeer,
-			agreed.Reports, agreed.Accepted.Short(), a.Name(), s.Reports, s.Accepted.Short())
-	}
-	if err := a.allowed(ctx, b.accepted); err != nil {
-		return canon.Signed{}, err
-	}
-	share, err := a.noised(b)
+	share, err := a.noised(a.batch, o.Noise)
 	if err != nil {
-		return canon.Signed{}, err
+		return none, err
 	}
-	now := canon.At(a.cfg.Clock())
-	signed, err := keys.SealWith(a.cfg.Identity, KindTotal, Total{Summary: a.summary(b), At: now, Share: share})
+	signed, err := keys.SealWith(a.cfg.Identity, KindTotal, Total{By: a.Name(), Batch: agreed, At: canon.At(a.cfg.Clock()), Share: share})
 	if err != nil {
-		return canon.Signed{}, err
+		return none, err
 	}
-	e := enclave.Entry{Type: enclave.EntryShare, Subject: signed.Digest(), By: a.Name(), At: now}
-	if _, err := a.cfg.Log.Append(ctx, e); err != nil {
-		return canon.Signed{}, fmt.Errorf("announcing a total share in the log: %w", err)
+	if _, err := a.cfg.Gate.Announce(ctx, b, agreed, enclave.EntryShare, signed.Digest()); err != nil {
+		return none, err
 	}
-	if err := durable.WriteFile(a.stored(b.number), canon.MustMarshal(signed), 0o600); err != nil {
-		return canon.Signed{}, err
+	if err := durable.WriteFile(a.stored(agreed.Number), canon.MustMarshal(signed), 0o600); err != nil {
+		return none, err
 	}
-	a.next, a.batch = b.number+1, nil
+	a.next, a.batch = agreed.Number+1, nil
 	return signed, nil
 }
 
@@ -183,7 +277,7 @@ func (a *Aggregator) stored(number int64) string {
 func (a *Aggregator) given(number int64) (s canon.Signed, t Total, err error) {
 	data, err := os.ReadFile(a.stored(number))
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, t, fmt.Errorf("collection %q: %w: batch %d is not released here", a.cfg.Task.Name, ErrBatch, number)
+		return s, t, a.refuse(ErrBatch, "batch %d is not released here", number)
 	}
 	if err == nil {
 		err = canon.Unmarshal(data, &s)
@@ -197,48 +291,9 @@ func (a *Aggregator) given(number int64) (s canon.Signed, t Total, err error) {
 	return s, t, nil
 }
 
-// allowed checks what the custodian checks of every release: authorised now, within its term, enough people.
-func (a *Aggregator) allowed(ctx context.Context, accepted int64) error {
-	t := a.cfg.Task
-	if now := a.cfg.Clock(); now.After(t.NotAfter.Time) {
-		return fmt.Errorf("collection %q: %w: it ended at %s", t.Name, ErrBatch, t.NotAfter.Format("2006-01-02 15:04:05"))
-	}
-	g, err := a.cfg.Authorize(ctx, &t.Collection)
-	if err != nil {
-		return fmt.Errorf("collection %q: %w", t.Name, err)
-	}
-	if err := Granted(&t.Collection, g); err != nil {
-		return err
-	}
-	if least := max(t.MinBatch, g.MinCohort); accepted < least {
-		return fmt.Errorf("collection %q: %w: %d good reports, at least %d are needed", t.Name, ErrBatch, accepted, least)
-	}
-	return nil
-}
-
-// Granted checks a collection against what its scenario was granted. All its releases together must fit the scenario's
-// ε and its share of the dataset, so that no ledger has to be kept: a reporter spends EpsilonMicro in each.
-func Granted(c *enclave.Collection, g *operators.Grant) error {
-	use, limit, ok := g.Dataset(c.Dataset)
-	whole := new(big.Int).Mul(big.NewInt(c.EpsilonMicro), big.NewInt(c.Releases))
-	switch {
-	case g.Scenario != c.Scenario || g.Operator != c.Operator:
-		return fmt.Errorf("collection %q: the grant is of another scenario or operator", c.Name)
-	case !ok || !use.May(c.Column, operators.UseAggregate):
-		return fmt.Errorf("collection %q: its scenario was not granted the aggregation of %q of dataset %q", c.Name, c.Column, c.Dataset)
-	case c.EpsilonMicro > g.JobEpsilonMicro:
-		return fmt.Errorf("collection %q: ε %s of a release is more than the %s that one job may spend", c.Name, micro(c.EpsilonMicro), micro(g.JobEpsilonMicro))
-	case whole.Cmp(big.NewInt(min(g.EpsilonMicro, limit.EpsilonMicro))) > 0:
-		return fmt.Errorf("collection %q: %d releases of ε %s are more than the scenario's %s", c.Name, c.Releases, micro(c.EpsilonMicro), micro(min(g.EpsilonMicro, limit.EpsilonMicro)))
-	}
-	return nil
-}
-
-func micro(v int64) string { return enclave.FormatScaled(v, 6) }
-
 // noised is the total share with this aggregator's own full sample in every coordinate. The noise is a function of the
-// collection, the batch and the reports that count, so that it cannot be drawn again.
-func (a *Aggregator) noised(b *batch) ([]byte, error) {
+// custodian's key, the collection, the batch and the reports that count, so that it cannot be drawn again.
+func (a *Aggregator) noised(b *batch, key [32]byte) ([]byte, error) {
 	raw, err := b.total.bytes()
 	if err != nil {
 		return nil, fmt.Errorf("collection %q: %w", a.cfg.Task.Name, err)
@@ -251,7 +306,7 @@ func (a *Aggregator) noised(b *batch) ([]byte, error) {
 		var at [16]byte
 		binary.LittleEndian.PutUint64(at[:], uint64(b.number))
 		binary.LittleEndian.PutUint64(at[8:], uint64(i))
-		x.Add(x, dp.Laplace(dp.NewStream(a.noise[:], []byte("collection noise"), a.cfg.Task.Digest[:], at[:], b.digest[:]), a.cfg.Task.noise))
+		x.Add(x, dp.Laplace(dp.NewStream(key[:], []byte("collection noise"), a.cfg.Task.Digest[:], at[:], b.digest[:]), a.cfg.Task.noise))
 	}
 	return a.cfg.Task.vdaf.encode(xs), nil
 }
@@ -261,20 +316,20 @@ type Outcome struct {
 	Collected canon.Signed
 	Sealed    []byte
 	Proof     enclave.LogProof
-	Summary   Summary
 }
 
-// Lead runs one batch as the leader: every report that next yields until io.EOF, in chunks, and then its release to the
-// analyst's receiving key. It can be repeated after any failure; a batch whose total was given gives the same result.
-func (a *Aggregator) Lead(ctx context.Context, peer Peer, number int64, next func() ([]byte, error), analyst []byte) (*Outcome, error) {
+// Lead runs one batch as the leader: every report that next yields, in chunks, and then its release to the analyst's
+// receiving key. It can be repeated after any failure, with the same reports; a batch whose total was given gives the same
+// result and needs none.
+func (a *Aggregator) Lead(ctx context.Context, b *enclave.CollectionBundle, peer Peer, number int64, next Reports, analyst []byte) (*Outcome, error) {
 	if a.me != 0 {
-		return nil, fmt.Errorf("collection %q: %q helps and does not lead", a.cfg.Task.Name, a.Name())
+		return nil, a.refuse(ErrBatch, "%q helps and does not lead", a.Name())
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	invitation, err := a.Invite()
+	invitation, err := a.invite()
 	if err == nil {
-		err = peer.Join(invitation)
+		err = peer.Join(ctx, invitation)
 	}
 	if err != nil {
 		return nil, err
@@ -284,7 +339,7 @@ func (a *Aggregator) Lead(ctx context.Context, peer Peer, number int64, next fun
 		if err != nil {
 			return nil, err
 		}
-		out, err := a.reveal(ctx, peer, t.Summary, analyst)
+		out, err := a.reveal(ctx, b, peer, t.Batch, analyst)
 		if !errors.Is(err, ErrNotPrepared) {
 			return out, err
 		}
@@ -293,32 +348,32 @@ func (a *Aggregator) Lead(ctx context.Context, peer Peer, number int64, next fun
 	if err != nil {
 		return nil, err
 	}
-	return a.reveal(ctx, peer, agreed, analyst)
+	return a.reveal(ctx, b, peer, agreed, analyst)
 }
 
 // agree prepares a batch with the peer.
-func (a *Aggregator) agree(ctx context.Context, peer Peer, number int64, next func() ([]byte, error)) (Summary, error) {
-	if err := errors.Join(a.begin(number), peer.Begin(ctx, number)); err != nil {
-		return Summary{}, err
+func (a *Aggregator) agree(ctx context.Context, peer Peer, number int64, next Reports) (enclave.Batch, error) {
+	var none enclave.Batch
+	if err := a.begin(number); err != nil {
+		return none, err
 	}
-	var reports [][]byte
+	if err := peer.Begin(ctx, number); err != nil {
+		return none, err
+	}
 	for total := 0; ; {
-		data, err := next()
-		if err != nil && !errors.Is(err, io.EOF) {
-			return Summary{}, err
-		}
-		if err == nil {
-			if reports, total = append(reports, data), total+1; total > enclave.MaxReports {
-				return Summary{}, fmt.Errorf("collection %q: %w: a batch has at most %d reports", a.cfg.Task.Name, ErrBatch, enclave.MaxReports)
-			}
-		}
-		if len(reports) == ChunkReports || err != nil && len(reports) > 0 {
-			if err := a.exchange(ctx, peer, reports); err != nil {
-				return Summary{}, err
-			}
-			reports = reports[:0]
-		}
+		reports, last, err := readChunk(next)
 		if err != nil {
+			return none, err
+		}
+		if total += len(reports); total > enclave.MaxReports {
+			return none, a.refuse(ErrBatch, "a batch has at most %d reports", enclave.MaxReports)
+		}
+		if len(reports) > 0 {
+			if err := a.exchange(ctx, peer, reports); err != nil {
+				return none, err
+			}
+		}
+		if last {
 			return a.summary(a.batch), nil
 		}
 	}
@@ -329,22 +384,28 @@ func (a *Aggregator) exchange(ctx context.Context, peer Peer, reports [][]byte) 
 	if err != nil {
 		return err
 	}
-	theirs, err := peer.Prepare(ctx, reports, p.message)
+	theirs, err := peer.Prepare(ctx, p.message)
 	if err != nil {
 		return err
 	}
 	return a.settle(ctx, a.batch, p, theirs)
 }
 
-// reveal brings both totals together and releases what may be shown.
-func (a *Aggregator) reveal(ctx context.Context, peer Peer, agreed Summary, analyst []byte) (*Outcome, error) {
-	summary, err := keys.SealWith(a.cfg.Identity, KindSummary, agreed)
+// reveal has the batch charged at both, brings both totals together and releases what may be shown.
+func (a *Aggregator) reveal(ctx context.Context, b *enclave.CollectionBundle, peer Peer, agreed enclave.Batch, analyst []byte) (*Outcome, error) {
+	summary, err := keys.SealWith(a.cfg.Identity, KindSummary, Summary{By: a.Name(), Batch: agreed})
 	if err != nil {
+		return nil, err
+	}
+	if err := a.commit(ctx, b, agreed); err != nil {
+		return nil, err
+	}
+	if err := peer.Commit(ctx, summary); err != nil {
 		return nil, err
 	}
 	// The leader's own share is on disk and in the log before it asks for the helper's: if either refuses, neither total
 	// has met the other.
-	mine, err := a.finish(ctx, agreed)
+	mine, err := a.finish(ctx, b, agreed)
 	if err != nil {
 		return nil, err
 	}
@@ -352,54 +413,32 @@ func (a *Aggregator) reveal(ctx context.Context, peer Peer, agreed Summary, anal
 	if err != nil {
 		return nil, err
 	}
-	table, c, err := a.result(ctx, mine, theirs)
+	table, c, err := a.result(ctx, b, mine, theirs)
 	if err != nil {
 		return nil, err
 	}
-	e := enclave.Entry{Type: enclave.EntryRelease, Subject: canon.DigestOf(c), By: a.Name(), At: canon.At(a.cfg.Clock())}
-	proofs, err := a.cfg.Log.Append(ctx, e)
-	if err != nil {
-		return nil, fmt.Errorf("announcing the result in the log: %w", err)
-	}
-	signed, err := keys.SealWith(a.cfg.Identity, enclave.KindCollected, c)
+	proof, err := a.cfg.Gate.Announce(ctx, b, agreed, enclave.EntryRelease, canon.DigestOf(c))
 	if err != nil {
 		return nil, err
 	}
-	sig, err := peer.Endorse(ctx, *c, proofs[0], mine)
+	theirSig, err := peer.Endorse(ctx, *c, proof, mine)
 	if err != nil {
 		return nil, err
 	}
-	signed.Sigs = append(signed.Sigs, sig)
+	mySig, err := a.cfg.Gate.Endorse(ctx, b, agreed, *c, proof)
+	if err != nil {
+		return nil, err
+	}
+	signed := canon.Signed{Kind: enclave.KindCollected, Body: canon.MustMarshal(c), Sigs: []canon.Signature{mySig, theirSig}}
 	sealed, err := keys.SealTo(analyst, keys.TableInfo(signed.Digest()), canon.MustMarshal(table))
 	if err != nil {
 		return nil, err
 	}
-	return &Outcome{Collected: signed, Sealed: sealed, Proof: proofs[0], Summary: agreed}, nil
-}
-
-// Endorse implements Peer.
-func (a *Aggregator) Endorse(ctx context.Context, c enclave.Collected, proof enclave.LogProof, leader canon.Signed) (canon.Signature, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	mine, _, err := a.given(c.Batch)
-	if err != nil {
-		return canon.Signature{}, err
-	}
-	_, again, err := a.result(ctx, leader, mine)
-	if err != nil {
-		return canon.Signature{}, err
-	}
-	if canon.DigestOf(c) != canon.DigestOf(again) {
-		return canon.Signature{}, fmt.Errorf("collection %q: %w: result %s, %q has %s", a.cfg.Task.Name, ErrPeer, canon.DigestOf(c).Short(), a.Name(), canon.DigestOf(again).Short())
-	}
-	if e, _, err := proof.Check(a.cfg.LogKeys); err != nil || e.Type != enclave.EntryRelease || e.Subject != canon.DigestOf(c) {
-		return canon.Signature{}, fmt.Errorf("collection %q: %w: no proof that its result was logged", a.cfg.Task.Name, errors.Join(ErrPeer, err))
-	}
-	return a.cfg.Identity.Sign(enclave.KindCollected, canon.MustMarshal(c))
+	return &Outcome{Collected: signed, Sealed: sealed, Proof: proof}, nil
 }
 
 // result computes the table and its announcement from both total shares, the same at both aggregators.
-func (a *Aggregator) result(ctx context.Context, leader, helper canon.Signed) (*enclave.Table, *enclave.Collected, error) {
+func (a *Aggregator) result(ctx context.Context, b *enclave.CollectionBundle, leader, helper canon.Signed) (*enclave.Table, *enclave.Collected, error) {
 	t := a.cfg.Task
 	var totals [aggregators]Total
 	for i, s := range []canon.Signed{leader, helper} {
@@ -409,25 +448,26 @@ func (a *Aggregator) result(ctx context.Context, leader, helper canon.Signed) (*
 			}
 			continue
 		}
-		if err := a.fromPeer(s, KindTotal, &totals[i], func() bool { return totals[i].Summary.By == a.cfg.Peer.Name }); err != nil {
+		if err := a.fromPeer(s, KindTotal, &totals[i], func() bool { return totals[i].By == a.cfg.Peer.Name }); err != nil {
 			return nil, nil, err
 		}
 	}
-	lead, help := totals[0].Summary, totals[1].Summary
-	if help.By = lead.By; canon.DigestOf(lead) != canon.DigestOf(help) || lead.Collection != t.Digest {
-		return nil, nil, fmt.Errorf("collection %q: %w: totals of different reports", t.Name, ErrPeer)
+	of := totals[a.me].Batch
+	if canon.DigestOf(of) != canon.DigestOf(totals[1-a.me].Batch) {
+		return nil, nil, a.refuse(ErrPeer, "totals of different reports")
 	}
-	g, err := a.cfg.Authorize(ctx, &t.Collection)
+	o, err := a.cfg.Gate.Opening(ctx, b, of)
 	if err != nil {
-		return nil, nil, fmt.Errorf("collection %q: %w", t.Name, err)
+		return nil, nil, err
 	}
+	clear(o.Noise[:])
 	x, err := t.vdaf.integers(totals[0].Share)
 	if err != nil {
 		return nil, nil, fmt.Errorf("collection %q: %w", t.Name, err)
 	}
 	y, err := t.vdaf.integers(totals[1].Share)
 	if err != nil {
-		return nil, nil, fmt.Errorf("collection %q: %w: %w", t.Name, ErrPeer, err)
+		return nil, nil, a.refuse(ErrPeer, "total share").Because(err)
 	}
 	values := make([]*big.Int, len(x))
 	for i := range x {
@@ -437,14 +477,14 @@ func (a *Aggregator) result(ctx context.Context, leader, helper canon.Signed) (*
 	h.Write([]byte("yingzhou collection salt\x00"))
 	h.Write(totals[0].Share)
 	h.Write(totals[1].Share)
-	table := t.tabulate(values, g)
+	table := t.tabulate(values, o.Grant)
 	table.Salt = h.Sum(nil)
 	made := totals[0].At
 	if totals[1].At.After(made.Time) {
 		made = totals[1].At
 	}
-	return table, &enclave.Collected{Collection: t.Digest, Batch: lead.Batch, Scenario: t.Scenario, Grant: canon.DigestOf(g), Reports: lead.Reports, Refused: lead.Refused,
-		Accepted: lead.Accepted, Table: canon.DigestOf(table), Aggregators: t.Aggregators, Made: made}, nil
+	return table, &enclave.Collected{Collection: t.Digest, Batch: of.Number, Scenario: t.Scenario, Grant: canon.DigestOf(o.Grant), Keyset: o.Keyset, Reports: of.Reports,
+		Refused: of.Refused, Accepted: of.Accepted, Table: canon.DigestOf(table), ChargedMicro: o.ChargedMicro, Aggregators: t.Aggregators, Made: made}, nil
 }
 
 // tabulate writes the noised totals. A count of people is a cell and must reach the cohort with the margin, as in every

@@ -126,6 +126,9 @@ func WriteReport(w io.Writer, data []byte) error {
 	return err
 }
 
+// errFrame means that what follows cannot be taken apart.
+var errFrame = errors.New("reports end in the middle of one, or one is longer than any")
+
 // ReadReport reads the next frame; io.EOF at the end. A frame that is cut off or longer than any report ends the spool
 // with an error, because nothing after it can be found.
 func ReadReport(r io.Reader) ([]byte, error) {
@@ -134,15 +137,22 @@ func ReadReport(r io.Reader) ([]byte, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, io.EOF
 		}
-		return nil, fmt.Errorf("reading a report: %w", err)
+		return nil, frame(err)
 	}
 	n := binary.LittleEndian.Uint32(head[:])
 	if n > maxReport {
-		return nil, fmt.Errorf("reading a report: a frame of %d bytes is longer than any", n)
+		return nil, fmt.Errorf("reading a report: a frame of %d bytes: %w", n, errFrame)
 	}
 	data := make([]byte, n)
 	if _, err := io.ReadFull(r, data); err != nil {
-		return nil, fmt.Errorf("reading a report: %w", errors.Join(err, io.ErrUnexpectedEOF))
+		return nil, frame(err)
 	}
 	return data, nil
+}
+
+func frame(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errFrame
+	}
+	return fmt.Errorf("reading a report: %w", err)
 }

@@ -7,6 +7,9 @@
 // measurement, and add the shares of good reports. Each adds one full sample of discrete noise to its total before the
 // totals meet, so that neither the reader of the result nor a corrupt aggregator sees less than ε-noise.
 //
+// Whether a batch may be released is not decided here: each aggregator asks the custodian beside it (Gate), which charges
+// the batch in the dataset's ledger before either gives its total, and gives the key of its noise.
+//
 // What is refused, alone and with its rule counted: reports that are malformed, of another collection, from nobody
 // enrolled, badly signed, seen before, second from one reporter in a batch, not decryptable, or with a proof that does
 // not verify. An identifier is on disk before its prep share leaves, so no crash lets a report count twice.
@@ -53,7 +56,7 @@ func NewTask(signed canon.Signed, enrolment []byte) (*Task, error) {
 	if err := e.Validate(); err != nil {
 		return nil, fmt.Errorf("collection %q: %w", t.Name, err)
 	}
-	if canon.Sum(enrolment) != t.Enrolment {
+	if canon.Sum(enrolment) != t.Enrolment || int64(len(enrolment)) != t.EnrolmentBytes {
 		return nil, fmt.Errorf("collection %q: the enrolment given is not the one that it names, %s", t.Name, t.Enrolment.Short())
 	}
 	t.Reporters = e.Reporters

@@ -19,6 +19,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/mpc/prio3"
+	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox/audit"
@@ -44,13 +45,16 @@ type world struct {
 	enrolment []byte
 	grant     *operators.Grant
 	denied    error
+	charged   map[int64]canon.Digest    // batches
+	by        map[int64]map[string]bool // who charged them
 	leader    *prio3.Aggregator
 	helper    *prio3.Aggregator
 }
 
 func newWorld(t testing.TB, reporters int, m enclave.Measurement, change func(*enclave.Collection)) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), now: time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC), ids: map[string]*keys.Identity{}, logDown: map[string]bool{}}
+	w := &world{t: t, dir: t.TempDir(), now: time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC), ids: map[string]*keys.Identity{}, logDown: map[string]bool{},
+		charged: map[int64]canon.Digest{}, by: map[int64]map[string]bool{}}
 	for _, n := range []string{"lead", "help", "analyst"} {
 		id, err := keys.NewIdentity(n)
 		w.check(err)
@@ -65,8 +69,8 @@ func newWorld(t testing.TB, reporters int, m enclave.Measurement, change func(*e
 		e.Reporters = append(e.Reporters, enclave.Reporter{Name: fmt.Sprintf("meter-%07d", i), Verify: key.Public().(ed25519.PublicKey)})
 	}
 	w.enrolment = canon.MustMarshal(e)
-	c := enclave.Collection{Name: "winter", Operator: "operator", Scenario: canon.Sum([]byte("scenario")), Dataset: "meters", Column: "kwh", Measurement: m,
-		Aggregators: []string{"lead", "help"}, EpsilonMicro: 1_000_000, Releases: 3, MinBatch: 10, Enrolment: canon.Sum(w.enrolment),
+	c := enclave.Collection{Name: "winter", Operator: "operator", Scenario: canon.Sum([]byte("scenario")), Dataset: "meters", Keyset: canon.Sum([]byte("keyset")), Column: "kwh", Measurement: m,
+		Aggregators: []string{"lead", "help"}, EpsilonMicro: 1_000_000, Releases: 3, MinBatch: 10, Enrolment: canon.Sum(w.enrolment), EnrolmentBytes: int64(len(w.enrolment)),
 		NotAfter: canon.At(w.now.AddDate(1, 0, 0)), By: "analyst", Made: canon.At(w.now)}
 	if change != nil {
 		change(&c)
@@ -109,26 +113,80 @@ func (w *world) openLog() {
 	})
 }
 
-type logView struct {
+// gate is a custodian reduced to what package release promises of it: it charges a batch once and for one set of reports,
+// opens what both have charged, logs, and always gives the same noise key.
+type gate struct {
 	w    *world
 	name string
 }
 
 var errLogDown = errors.New("the log is down")
 
-func (l logView) Append(ctx context.Context, entries ...enclave.Entry) ([]enclave.LogProof, error) {
-	if l.w.logDown[l.name] {
-		return nil, errLogDown
+func (g gate) Check(context.Context, *enclave.CollectionBundle) error { return g.w.denied }
+
+func (g gate) judge(of enclave.Batch) error {
+	w := g.w
+	switch least := max(w.task.MinBatch, w.grant.MinCohort); {
+	case w.denied != nil:
+		return w.denied
+	case of.Reports < least:
+		return refusal.New(refusal.ErrBatch, "%d good reports, at least %d are needed", of.Reports, least)
+	case !w.charged[of.Number].IsZero() && w.charged[of.Number] != canon.DigestOf(of):
+		return refusal.New(refusal.ErrSecondCiphertext, "batch %d", of.Number)
 	}
-	return l.w.log.Append(ctx, entries...)
+	return nil
+}
+
+func (g gate) Commit(_ context.Context, _ *enclave.CollectionBundle, of enclave.Batch) error {
+	if err := g.judge(of); err != nil {
+		return err
+	}
+	if g.w.by[of.Number] == nil {
+		g.w.by[of.Number] = map[string]bool{}
+	}
+	g.w.charged[of.Number], g.w.by[of.Number][g.name] = canon.DigestOf(of), true
+	return nil
+}
+
+func (g gate) Opening(_ context.Context, _ *enclave.CollectionBundle, of enclave.Batch) (*enclave.BatchOpening, error) {
+	if err := g.judge(of); err != nil {
+		return nil, err
+	}
+	if len(g.w.by[of.Number]) != 2 {
+		return nil, refusal.New(refusal.ErrNotCommitted, "batch %d", of.Number)
+	}
+	return &enclave.BatchOpening{Grant: g.w.grant, ChargedMicro: g.w.task.EpsilonMicro, Noise: sha256.Sum256([]byte("noise of " + g.name))}, nil
+}
+
+func (g gate) Announce(ctx context.Context, _ *enclave.CollectionBundle, of enclave.Batch, entry string, subject enclave.Digest) (enclave.LogProof, error) {
+	if g.w.logDown[g.name] {
+		return enclave.LogProof{}, errLogDown
+	}
+	if err := g.judge(of); err != nil {
+		return enclave.LogProof{}, err
+	}
+	proofs, err := g.w.log.Append(ctx, enclave.Entry{Type: entry, Subject: subject, By: g.name, At: canon.At(g.w.now)})
+	if err != nil {
+		return enclave.LogProof{}, err
+	}
+	return proofs[0], nil
+}
+
+func (g gate) Endorse(_ context.Context, _ *enclave.CollectionBundle, of enclave.Batch, out enclave.Collected, proof enclave.LogProof) (canon.Signature, error) {
+	if err := g.judge(of); err != nil {
+		return canon.Signature{}, err
+	}
+	if e, _, err := proof.Check(g.w.logKeys); err != nil || e.Type != enclave.EntryRelease || e.Subject != canon.DigestOf(out) {
+		return canon.Signature{}, refusal.New(refusal.ErrNotLogged, "release").Because(err)
+	}
+	return g.w.ids[g.name].Sign(enclave.KindCollected, canon.MustMarshal(out))
 }
 
 func (w *world) open(name, peer string) *prio3.Aggregator {
 	w.t.Helper()
 	a, err := prio3.NewAggregator(prio3.Config{Dir: filepath.Join(w.dir, name), Task: w.task, Identity: w.ids[name],
 		Peer: operators.Party{Name: peer, Role: operators.RoleCustodian, Verify: w.ids[peer].Verify(), HPKE: w.ids[peer].HPKE()},
-		Log:  logView{w, name}, LogKeys: w.logKeys, Clock: func() time.Time { return w.now },
-		Authorize: func(context.Context, *enclave.Collection) (*operators.Grant, error) { return w.grant, w.denied }})
+		Gate: gate{w, name}, Clock: func() time.Time { return w.now }})
 	w.check(err)
 	w.t.Cleanup(func() { a.Close() })
 	return a
@@ -168,7 +226,12 @@ func (w *world) reports(from, to int, measure func(i int) []uint64) [][]byte {
 	return out
 }
 
-func feed(reports ...[]byte) func() ([]byte, error) {
+// helping is the helper of one batch, with its own copy of the reports.
+func (w *world) helping(reports ...[]byte) prio3.Peer {
+	return w.helper.Session(nil, func() (prio3.Reports, error) { return feed(reports...), nil })
+}
+
+func feed(reports ...[]byte) prio3.Reports {
 	return func() ([]byte, error) {
 		if len(reports) == 0 {
 			return nil, io.EOF
@@ -182,7 +245,7 @@ func feed(reports ...[]byte) func() ([]byte, error) {
 // lead releases a batch and opens its table.
 func (w *world) lead(number int64, reports ...[]byte) (*enclave.Collected, *enclave.Table, error) {
 	w.t.Helper()
-	out, err := w.leader.Lead(w.t.Context(), w.helper, number, feed(reports...), w.ids["analyst"].HPKE())
+	out, err := w.leader.Lead(w.t.Context(), nil, w.helping(reports...), number, feed(reports...), w.ids["analyst"].HPKE())
 	if err != nil {
 		return nil, nil, err
 	}
