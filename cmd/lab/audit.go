@@ -35,6 +35,7 @@ func (a *app) auditCmd() *cobra.Command {
 // entryTypes are the types of log entry, in the order of a job's way.
 var entryTypes = []string{enclave.EntryRoster, enclave.EntryStatement, enclave.EntryKeyset, enclave.EntryManifest, enclave.EntryPlan, enclave.EntryReceipt,
 	enclave.EntryCharge, enclave.EntryShare, enclave.EntryRelease, enclave.EntryRefusal, enclave.EntryFailure, enclave.EntryCancel,
+	enclave.EntryCollection, enclave.EntryDelivery,
 	enclave.EntryRotation, enclave.EntryRetirement, enclave.EntryDisposalRequest, enclave.EntryDisposal, enclave.EntryDestruction, enclave.EntryCertificate}
 
 func (a *app) logCmd() *cobra.Command {
@@ -214,12 +215,57 @@ func (v *verifiedDisposal) text(w io.Writer) {
 	fmt.Fprintf(w, "  order, words and certificate follow one another in a log of %d entries that its witness cosigned\n", v.LogSize)
 }
 
+// verifiedBatch is what verification of a collection's receipt concludes.
+type verifiedBatch struct {
+	Collection  string                 `json:"collection"`
+	Batch       int64                  `json:"batch"`
+	Release     enclave.Digest         `json:"release"`
+	Operator    string                 `json:"operator"`
+	Dataset     string                 `json:"dataset"`
+	Column      string                 `json:"column"`
+	Reports     int64                  `json:"reports"`
+	Refused     []enclave.RefusedCount `json:"refused"`
+	Custodians  []string               `json:"custodians"`
+	EpsilonUsed string                 `json:"epsilon"`
+	DeliveredBy string                 `json:"delivered_by"`
+	LogSize     int64                  `json:"log_size"`
+	Made        enclave.Time           `json:"made"`
+}
+
+// verifyBatch checks a batch's receipt with nothing but the root key; ok says that it is one.
+func verifyBatch(data, root []byte) (v *verifiedBatch, ok bool, _ error) {
+	var b enclave.CollectionBundle
+	if err := canon.Unmarshal(data, &b); err != nil || b.Format != enclave.KindCollectionBundle {
+		return nil, false, nil
+	}
+	d, c, err := release.CheckCollected(&b, root)
+	if err != nil {
+		return nil, true, cli.With(cli.Unverified, err)
+	}
+	return &verifiedBatch{Collection: d.Collection.Name, Batch: c.Batch, Release: b.Collected.Digest(), Operator: d.Collection.Operator, Dataset: d.Collection.Dataset,
+		Column: d.Collection.Column, Reports: c.Reports, Refused: c.Refused, Custodians: c.Aggregators, EpsilonUsed: enclave.FormatScaled(c.ChargedMicro, 6),
+		DeliveredBy: d.Delivery.By, LogSize: d.Checkpoint.Size, Made: c.Made}, true, nil
+}
+
+func (v *verifiedBatch) text(w io.Writer) {
+	fmt.Fprintf(w, "Verified: release %s of batch %d of collection %q.\n", v.Release.Short(), v.Batch, v.Collection)
+	fmt.Fprintf(w, "  %s asked for %q of dataset %q; licence, application, consents and two approvals are signed, in force at %s and in the log\n", v.Operator, v.Column, v.Dataset, v.Made.Format(time.DateTime))
+	fmt.Fprintf(w, "  the owner confirmed it and its reporters; %s delivered the reports\n", v.DeliveredBy)
+	refused := int64(0)
+	for _, r := range v.Refused {
+		refused += r.Count
+	}
+	fmt.Fprintf(w, "  %s counted %d reports, refused %d, and signed for ε %s\n", strings.Join(v.Custodians, " and "), v.Reports, refused, v.EpsilonUsed)
+	fmt.Fprintf(w, "  every step is in a log of %d entries that its witness cosigned\n", v.LogSize)
+}
+
 func (a *app) verifyCmd() *cobra.Command {
 	var rootHex string
 	cmd := &cobra.Command{Use: "verify RECEIPT|JOB", Short: "Verify a release or a disposal offline", Args: cobra.ExactArgs(1),
 		Long: `verify checks a receipt file from beginning to end: roster, licence, application, consents, approvals, the plan rebuilt
 from its query, the worker's receipt, the custodians' signatures and the log proofs. Of the certificate of a disposal
-("lab dataset certificate") it checks the order, every custodian's word, the signatures and the log proofs. It opens no lab
+("lab dataset certificate") it checks the order, every custodian's word, the signatures and the log proofs; of a collection's
+batch ("lab collect receipt") the collection, the delivery, both aggregators' signatures and the rest. It opens no lab
 when --root is given; otherwise it takes the root key, or the receipt itself, from the lab.`,
 		Example: `  lab audit verify release.receipt --root 9f2c…
   lab audit verify job-1ng8fwe65awk9mgm`,
@@ -249,6 +295,12 @@ when --root is given; otherwise it takes the root key, or the receipt itself, fr
 					return err
 				}
 				return a.print(d, d.text)
+			}
+			if b, ok, err := verifyBatch(data, root); ok {
+				if err != nil {
+					return err
+				}
+				return a.print(b, b.text)
 			}
 			v, err := verify(data, root)
 			if err != nil {

@@ -57,6 +57,8 @@ type Client struct {
 	release  labv1.ReleaseServiceClient
 	audit    labv1.AuditServiceClient
 
+	collection labv1.CollectionServiceClient
+
 	mu     sync.Mutex
 	serial int64 // of the latest roster seen: an older one is not accepted any more
 }
@@ -77,7 +79,7 @@ func Open(cfg Config, opts ...grpc.DialOption) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{cfg: cfg, conn: conn, lab: labv1.NewLabServiceClient(conn), catalog: labv1.NewCatalogServiceClient(conn), operator: labv1.NewOperatorServiceClient(conn),
-		job: labv1.NewJobServiceClient(conn), release: labv1.NewReleaseServiceClient(conn), audit: labv1.NewAuditServiceClient(conn)}
+		job: labv1.NewJobServiceClient(conn), release: labv1.NewReleaseServiceClient(conn), audit: labv1.NewAuditServiceClient(conn), collection: labv1.NewCollectionServiceClient(conn)}
 	c.Registry, err = registry.New(registry.Config{Store: record{c}, Log: func(context.Context, operators.Signed, string) error { return nil }, RootKey: cfg.RootKey, Clock: cfg.Clock,
 		Roster: func(ctx context.Context) (operators.Signed, error) { s, _, err := c.Roster(ctx); return s, err },
 		Owners: func(ctx context.Context) (map[string]string, error) {

@@ -81,7 +81,11 @@ func (l *Lab) Bundle(ctx context.Context, id sandbox.JobID) (*enclave.Bundle, er
 		if b.Release, err = l.cfg.Store.Artefact(ctx, enclave.KindRelease, job.Release); err != nil {
 			return nil, fmt.Errorf("release of job %s: %w", id, err)
 		}
-		if b.Roster, err = l.rosterAt(ctx, b.Release); err != nil {
+		var rel enclave.Release
+		if err := b.Release.Open(enclave.KindRelease, &rel); err != nil {
+			return nil, err
+		}
+		if b.Roster, err = l.rosterAt(ctx, rel.Made); err != nil {
 			return nil, err
 		}
 	}
@@ -120,11 +124,7 @@ func (l *Lab) Bundle(ctx context.Context, id sandbox.JobID) (*enclave.Bundle, er
 }
 
 // rosterAt finds the roster that was in force when a release was made: people who have left since had a say then.
-func (l *Lab) rosterAt(ctx context.Context, release enclave.Signed) (enclave.Signed, error) {
-	var rel enclave.Release
-	if err := release.Open(enclave.KindRelease, &rel); err != nil {
-		return enclave.Signed{}, err
-	}
+func (l *Lab) rosterAt(ctx context.Context, made enclave.Time) (enclave.Signed, error) {
 	all, err := l.cfg.Store.Statements(ctx, 0)
 	if err != nil {
 		return enclave.Signed{}, err
@@ -133,12 +133,12 @@ func (l *Lab) rosterAt(ctx context.Context, release enclave.Signed) (enclave.Sig
 	serial := int64(0)
 	for _, s := range all {
 		var r operators.Roster
-		if s.Signed.Kind == operators.KindRoster && s.Signed.Open(operators.KindRoster, &r) == nil && r.Serial > serial && !r.Made.After(rel.Made.Time) {
+		if s.Signed.Kind == operators.KindRoster && s.Signed.Open(operators.KindRoster, &r) == nil && r.Serial > serial && !r.Made.After(made.Time) {
 			best, serial = s.Signed, r.Serial
 		}
 	}
 	if serial == 0 {
-		return best, fmt.Errorf("no roster was in force at %s: %w", rel.Made.Format("2006-01-02 15:04:05"), sandbox.ErrNotFound)
+		return best, fmt.Errorf("no roster was in force at %s: %w", made.Format("2006-01-02 15:04:05"), sandbox.ErrNotFound)
 	}
 	return best, nil
 }

@@ -214,7 +214,7 @@ func (l *Lab) Publish(ctx context.Context, s enclave.Signed) error {
 	return err
 }
 
-// NamedBlobs are the blobs that manifests name, those of datasets that were disposed of aside: all that a lab needs.
+// NamedBlobs are the blobs that manifests, collections and deliveries of reports name, those of datasets that were disposed of aside: all that a lab needs.
 func NamedBlobs(ctx context.Context, records sandbox.Records) (map[enclave.Digest]bool, error) {
 	manifests, err := records.Artefacts(ctx, enclave.KindManifest)
 	if err != nil {
@@ -236,6 +236,17 @@ func NamedBlobs(ctx context.Context, records sandbox.Records) (map[enclave.Diges
 		for _, layout := range m.Layouts {
 			for _, v := range layout.Vectors {
 				named[v.Blob] = true
+			}
+		}
+	}
+	reports, err := collectionBlobs(ctx, records)
+	if err != nil {
+		return nil, err
+	}
+	for lineage, blobs := range reports {
+		for _, d := range blobs {
+			if disposed[lineage] == nil {
+				named[d] = true
 			}
 		}
 	}

@@ -193,6 +193,11 @@ func (l *Lab) blobsOf(ctx context.Context, origin enclave.Digest) ([]enclave.Dig
 			}
 		}
 	}
+	reports, err := collectionBlobs(ctx, l.cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, reports[origin]...)
 	slices.SortFunc(out, func(a, b enclave.Digest) int { return slices.Compare(a[:], b[:]) })
 	return slices.Compact(out), nil
 }

@@ -91,7 +91,7 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Admission, NodeProgram, Destroyer, Watch, Clock and Logger are
+// Config is what the control plane works with. All fields but Admission, NodeProgram, Destroyer, Collector, Watch, Clock and Logger are
 // required.
 type Config struct {
 	Store     sandbox.Store
@@ -103,6 +103,7 @@ type Config struct {
 	// NodeProgram names the program of the compute nodes and what isolates it, for receipts of joint plans; nil = none.
 	NodeProgram func(ctx context.Context) (program enclave.Digest, isolation string, err error)
 	Destroyer   Destroyer         // carries out disposals; nil = they are ordered and no more
+	Collector   Collector         // has batches of collections counted; nil = they are delivered and no more
 	Lab         Signer            // RoleLab: grants
 	Node        Signer            // RoleNode: receipts
 	RootKey     ed25519.PublicKey // the lab's root key

@@ -140,6 +140,7 @@ func (s *Server) register(r Registrar) {
 	labv1.RegisterJobServiceServer(r, jobService{s: s})
 	labv1.RegisterReleaseServiceServer(r, releaseService{s: s})
 	labv1.RegisterAuditServiceServer(r, auditService{s: s})
+	labv1.RegisterCollectionServiceServer(r, collectionService{s: s})
 }
 
 // registrars registers a service with several.

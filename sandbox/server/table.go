@@ -27,6 +27,8 @@ const (
 	long   = 5 * time.Minute
 	upload = 2 * time.Hour // of one blob
 
+	counting = time.Hour // of a batch of reports, at most some million
+
 	statementMax = 1 << 20  // bytes of one signed statement
 	artefactMax  = 32 << 20 // of a manifest, keyset or roster
 	chunkMax     = 4 << 20  // of one message of an upload
@@ -62,6 +64,14 @@ func Methods() rpc.Table {
 
 		labv1.ReleaseService_GetRelease_FullMethodName:   {Roles: analyst, Deadline: normal},
 		labv1.ReleaseService_ListReleases_FullMethodName: {Roles: people, Deadline: normal, Cost: 2},
+
+		labv1.CollectionService_DefineCollection_FullMethodName:  {Roles: analyst, Deadline: normal, Max: statementMax},
+		labv1.CollectionService_ConfirmCollection_FullMethodName: {Roles: steward, Deadline: normal, Max: statementMax},
+		labv1.CollectionService_ListCollections_FullMethodName:   {Roles: people, Deadline: normal, Cost: 2},
+		labv1.CollectionService_DeliverReports_FullMethodName:    {Roles: steward, Deadline: normal, Max: statementMax},
+		labv1.CollectionService_ReleaseBatch_FullMethodName:      {Roles: analyst, Deadline: counting, Cost: 10},
+		labv1.CollectionService_GetBatch_FullMethodName:          {Roles: analyst, Deadline: normal},
+		labv1.CollectionService_GetBatchReceipt_FullMethodName:   {Roles: auditors, Deadline: long, Cost: 10},
 
 		labv1.AuditService_GetHead_FullMethodName:          {Roles: auditors, Deadline: short},
 		labv1.AuditService_ListEntries_FullMethodName:      {Roles: auditors, Deadline: long, Cost: 5},

@@ -32,6 +32,9 @@ type Lab interface {
 	Dataset(ctx context.Context, name string) (*lab.Dataset, error)
 	RegisterKeyset(ctx context.Context, keyset enclave.Signed) error
 	Publish(ctx context.Context, manifest enclave.Signed) error
+	Collection(ctx context.Context, name string) (*lab.Collection, error)
+	ConfirmCollection(ctx context.Context, confirmed enclave.Signed) error
+	DeliverReports(ctx context.Context, delivery enclave.Signed) error
 }
 
 // Config is what an Agency works with. All fields but Send are required.

@@ -58,6 +58,20 @@ type Lab interface {
 	DisposeDataset(ctx context.Context, dataset, who, cause, reason string) (*lab.Disposal, error)
 	Disposal(ctx context.Context, dataset string) (*lab.Disposal, error)
 
+	// DefineCollection hands in a collection that its analyst has signed.
+	DefineCollection(ctx context.Context, signed enclave.Signed) error
+	// ConfirmReporters confirms a collection and its list of reporters, as a steward of the data's owner.
+	ConfirmReporters(ctx context.Context, name string, enrolment []byte, steward string) error
+	// Deliver hands in files of reports as one batch of a collection, as such a steward.
+	Deliver(ctx context.Context, name string, batch int64, files []string, steward string) (*enclave.Delivery, error)
+	// ReleaseBatch has a delivered batch counted and released, as the analyst; Batch is one that was.
+	ReleaseBatch(ctx context.Context, name string, batch int64) (*lab.Batch, error)
+	Batch(ctx context.Context, name string, batch int64) (*lab.Batch, error)
+	Collections(ctx context.Context) ([]lab.Collection, error)
+	Collection(ctx context.Context, name string) (*lab.Collection, error)
+	// CollectionBundle is everything behind a batch.
+	CollectionBundle(ctx context.Context, name string, batch int64) (*enclave.CollectionBundle, error)
+
 	Prepare(ctx context.Context, r lab.Request) (*lab.Prepared, error)
 	Submit(ctx context.Context, r lab.Request, sign func(*lab.Prepared) (enclave.Signed, error)) (sandbox.Job, error)
 	Run(ctx context.Context, id sandbox.JobID, watch func(sandbox.Job)) (sandbox.Job, error)

@@ -28,6 +28,7 @@ import (
 
 	"yingzhou.dev/lab/cmd/internal/node"
 	"yingzhou.dev/lab/enclave"
+	"yingzhou.dev/lab/enclave/mpc/prio3"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/enclave/store/datakey"
@@ -91,17 +92,18 @@ type Home struct {
 	Custodians []*release.Custodian
 	Vaults     map[string]*vault.Client // of the custodians whose keys are in one
 
-	opts     Options
-	lock     *os.File
-	closers  []io.Closer
-	stop     []func(context.Context) error
-	node     *node.Machine
-	nodes    *trio // the custodians' compute nodes
-	records  *db.DB
-	dataKeys *datakey.Keys    // of Blobs; nil if they lie as they are
-	parties  map[string]party // custodians' keys, by name
-	stores   []*store.Store   // every folder of blobs: the control plane's and the custodians' mirrors
-	keeper   *lab.Keeper
+	opts        Options
+	lock        *os.File
+	closers     []io.Closer
+	stop        []func(context.Context) error
+	node        *node.Machine
+	nodes       *trio // the custodians' compute nodes
+	records     *db.DB
+	dataKeys    *datakey.Keys          // of Blobs; nil if they lie as they are
+	parties     map[string]party       // custodians' keys, by name
+	aggregators map[string]*prio3.Host // of collections, by custodian
+	stores      []*store.Store         // every folder of blobs: the control plane's and the custodians' mirrors
+	keeper      *lab.Keeper
 }
 
 // Open opens a lab for this process alone.
@@ -111,7 +113,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Home, error) {
 		return nil, err
 	}
 	h := &Home{Dir: dir, Name: s.Name, Root: s.Root, Production: s.Production, opts: opts.withDefaults(),
-		Vaults: map[string]*vault.Client{}, parties: map[string]party{}}
+		Vaults: map[string]*vault.Client{}, parties: map[string]party{}, aggregators: map[string]*prio3.Host{}}
 	if err := h.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -174,7 +176,7 @@ func (h *Home) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Destroyer: destroyer{h}, Lab: labSigner, Node: nodeSigner,
+	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Destroyer: destroyer{h}, Collector: collector{h}, Lab: labSigner, Node: nodeSigner,
 		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err

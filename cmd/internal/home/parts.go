@@ -104,6 +104,9 @@ func (h *Home) openCustodian(ctx context.Context, p operators.Party, roster encl
 		return err
 	}
 	h.closers = append(h.closers, c)
+	if err := h.openAggregator(c, id, copies); err != nil {
+		return err
+	}
 	h.stores, h.parties[p.Name] = append(h.stores, own), id
 	h.Custodians = append(h.Custodians, c)
 	for _, other := range h.Custodians {
