@@ -110,6 +110,25 @@ func TestStepOfALostProcess(t *testing.T) {
 	}
 }
 
+// TestEndOfALostProcess: a job's end was logged by a process that stopped before the store had it. Whoever ends the job again
+// logs no second end.
+func TestEndOfALostProcess(t *testing.T) {
+	w := ready(t)
+	w.check(w.store.CreateJob(t.Context(), sandbox.Job{ID: sandbox.NewJobID(w.now), Operator: "operator", Analyst: "analyst", Scenario: w.scenario, Query: query,
+		State: sandbox.Queued, Created: sandbox.Instant(w.now), Updated: sandbox.Instant(w.now)}))
+	jobs, err := w.store.Jobs(t.Context(), sandbox.JobFilter{})
+	w.check(err)
+	_, err = w.log.Append(t.Context(), enclave.Entry{Type: enclave.EntryFailure, Subject: w.scenario, By: "lab", Job: string(jobs[0].ID), Reason: string(sandbox.Fail), At: w.at()})
+	w.check(err)
+	w.now = w.now.Add(time.Hour)
+	if n, err := w.lab.Abandon(t.Context()); err != nil || n != 1 {
+		t.Errorf("%d jobs are ended, %v", n, err)
+	}
+	if n := w.entries(enclave.EntryFailure); n != 1 {
+		t.Errorf("the log has %d ends of one job", n)
+	}
+}
+
 // TestTidyRemovesWhatEndedElsewhere: inputs that were staged here for jobs that another process brought to their end.
 func TestTidyRemovesWhatEndedElsewhere(t *testing.T) {
 	w := ready(t)

@@ -278,7 +278,11 @@ func (l *Lab) end(ctx context.Context, job sandbox.Job, event sandbox.Event, kin
 	}
 	// The log is public to auditors, and a query's text may carry what its author knows: the log has the rule only.
 	entry := enclave.Entry{Type: kind, Subject: subject, By: l.cfg.Lab.Name(), Job: string(job.ID), Reason: string(event), At: l.now()}
-	if err := l.Announce(ctx, entry); err != nil {
+	have, err := l.logged(ctx, sandbox.EntryFilter{Subject: subject, Type: kind, Job: entry.Job}) // by whoever was stopped before the store had it
+	if err == nil && !have {
+		err = l.Announce(ctx, entry)
+	}
+	if err != nil {
 		return job, errors.Join(why, err)
 	}
 	failpoint.Hit(failpoint.EndLogged)
