@@ -45,6 +45,8 @@ func Open(dir string) (*Store, error) {
 	return s, nil
 }
 
+func (s *Store) blobsDir() string { return filepath.Join(s.dir, "blobs") }
+
 func (s *Store) place(sub string, d enclave.Digest, suffix string) string {
 	h := hex.EncodeToString(d[:])
 	return filepath.Join(s.dir, sub, h[:2], h[2:]+suffix)
@@ -106,7 +108,7 @@ func interruptible(ctx context.Context, r io.Reader) io.Reader {
 // List names every blob, in the order of their digests.
 func (s *Store) List() ([]enclave.Digest, error) {
 	var out []enclave.Digest
-	root := filepath.Join(s.dir, "blobs")
+	root := s.blobsDir()
 	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err

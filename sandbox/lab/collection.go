@@ -192,7 +192,7 @@ func (l *Lab) ConfirmCollection(ctx context.Context, s enclave.Signed) error {
 		return fmt.Errorf("confirming collection %q: %w", c.Name, errDisposed)
 	case !ok || by.Absent || by.Role != operators.RoleSteward || by.Body != d.Keyset.Owner || len(s.Sigs) != 1 || s.Verify(by.Name, by.Key()) != nil:
 		return fmt.Errorf("confirming collection %q: %w: want the signature of a steward of %q, alone", c.Name, operators.ErrSignature, d.Keyset.Owner)
-	case !l.cfg.Has(c.Enrolment):
+	case !l.cfg.Blobs.Has(c.Enrolment):
 		return fmt.Errorf("confirming collection %q: its list of reporters, %s, has not arrived: %w", c.Name, c.Enrolment.Short(), enclave.ErrNotFound)
 	case c.Confirmed:
 		return nil
@@ -282,8 +282,13 @@ func (l *Lab) DeliverReports(ctx context.Context, s enclave.Signed) error {
 	case d.Batch > c.Releases:
 		return fail(sandbox.ErrInvalid, "it has %d releases", c.Releases)
 	}
+	release, err := l.cfg.Blobs.Hold()
+	if err != nil {
+		return fmt.Errorf("delivering batch %d of collection %q: %w", d.Batch, c.Name, err)
+	}
+	defer release()
 	for _, b := range d.Blobs {
-		if !l.cfg.Has(b.Blob) {
+		if !l.cfg.Blobs.Has(b.Blob) {
 			return fail(enclave.ErrNotFound, "blob %s has not arrived", b.Blob.Short())
 		}
 	}

@@ -193,9 +193,14 @@ func (l *Lab) Publish(ctx context.Context, s enclave.Signed) error {
 	case m.Version != version || m.Previous != d.ManifestDigest:
 		return fmt.Errorf("publishing dataset %q: %w: version %d was sealed after another version than the current one", m.Dataset, sandbox.ErrConflict, m.Version)
 	}
+	release, err := l.cfg.Blobs.Hold()
+	if err != nil {
+		return fmt.Errorf("publishing dataset %q: %w", m.Dataset, err)
+	}
+	defer release()
 	for _, layout := range m.Layouts {
 		for _, v := range layout.Vectors {
-			if !l.cfg.Has(v.Blob) {
+			if !l.cfg.Blobs.Has(v.Blob) {
 				return fmt.Errorf("publishing dataset %q: vector %q: blob %s has not arrived: %w", m.Dataset, v.Name, v.Blob.Short(), enclave.ErrNotFound)
 			}
 		}

@@ -85,6 +85,13 @@ type WorkerResult struct {
 	Ended     time.Time
 }
 
+// Blobs is what the control plane asks of the blob store.
+type Blobs interface {
+	Has(blob enclave.Digest) bool
+	// Hold keeps blobs that Has found from being swept, until what names them is on record and release is called.
+	Hold() (release func(), err error)
+}
+
 // Signer signs as one party.
 type Signer interface {
 	Name() string
@@ -102,13 +109,13 @@ type Config struct {
 	Admission Admission // nil = every worker starts at once
 	// NodeProgram names the program of the compute nodes and what isolates it, for receipts of joint plans; nil = none.
 	NodeProgram func(ctx context.Context) (program enclave.Digest, isolation string, err error)
-	Destroyer   Destroyer         // carries out disposals; nil = they are ordered and no more
-	Collector   Collector         // has batches of collections counted; nil = they are delivered and no more
-	Lab         Signer            // RoleLab: grants
-	Node        Signer            // RoleNode: receipts
-	RootKey     ed25519.PublicKey // the lab's root key
-	TempDir     string            // for workers' input folders, on the blob store's file system
-	Has         func(blob enclave.Digest) bool
+	Destroyer   Destroyer                // carries out disposals; nil = they are ordered and no more
+	Collector   Collector                // has batches of collections counted; nil = they are delivered and no more
+	Lab         Signer                   // RoleLab: grants
+	Node        Signer                   // RoleNode: receipts
+	RootKey     ed25519.PublicKey        // the lab's root key
+	TempDir     string                   // for workers' input folders, on the blob store's file system
+	Blobs       Blobs                    // where sealed blobs have to be before something that names them is taken
 	Watch       func(sandbox.Job, error) // hears of every change of a job that Dispatch drives, and why it did not end in a release
 	Clock       func() time.Time
 	Logger      *slog.Logger
@@ -172,7 +179,7 @@ type seenFiles struct {
 func New(ctx context.Context, cfg Config) (*Lab, error) {
 	switch {
 	case cfg.Store == nil, cfg.Log == nil, cfg.Gate == nil, cfg.Inputs == nil, cfg.Worker == nil, cfg.Lab == nil, cfg.Node == nil,
-		cfg.RootKey == nil, cfg.TempDir == "", cfg.Has == nil:
+		cfg.RootKey == nil, cfg.TempDir == "", cfg.Blobs == nil:
 		return nil, errors.New("lab: a required field of the configuration is missing")
 	}
 	if cfg.Watch == nil {

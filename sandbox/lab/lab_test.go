@@ -48,6 +48,7 @@ type world struct {
 	gate       fakeGate
 	stage      error
 	have       bool // blobs have arrived
+	holds      int  // of the blob store
 	published  enclave.Digest
 }
 
@@ -132,9 +133,15 @@ func (w *world) openStore() {
 	w.check(err)
 	w.lab, err = lab.New(w.t.Context(), lab.Config{Store: w.store, Log: fakeLog{w.log, w}, Gate: &w.gate, Inputs: fakeInputs{w}, Worker: &w.worker, Admission: w.queue, Destroyer: w.destroyer,
 		Lab: signer{"lab", w.keys["lab"]}, Node: signer{"node", w.keys["node"]}, RootKey: w.keys["root"].Public().(ed25519.PublicKey),
-		TempDir: filepath.Join(w.dir, "tmp"), Has: func(enclave.Digest) bool { return w.have }, Clock: func() time.Time { return w.now }})
+		TempDir: filepath.Join(w.dir, "tmp"), Blobs: arrived{w}, Clock: func() time.Time { return w.now }})
 	w.check(err)
 }
+
+// arrived is a store whose blobs are all there, or none. It counts who holds it.
+type arrived struct{ w *world }
+
+func (a arrived) Has(enclave.Digest) bool { return a.w.have }
+func (a arrived) Hold() (func(), error)   { a.w.holds++; return func() { a.w.holds-- }, nil }
 
 func (w *world) restart() {
 	w.t.Helper()
@@ -643,7 +650,9 @@ func TestCatalogueRefusals(t *testing.T) {
 	if err := w.lab.Publish(ctx, next); !errors.Is(err, enclave.ErrNotFound) {
 		t.Errorf("published without its blobs: %v", err)
 	}
-	w.have = true
+	if w.have = true; w.holds != 0 {
+		t.Errorf("%d publications hold the blob store for ever", w.holds)
+	}
 	for range 2 { // a repeated call changes nothing
 		w.check(w.lab.Publish(ctx, next))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"yingzhou.dev/lab/cmd/internal/agency"
 	"yingzhou.dev/lab/enclave"
@@ -49,21 +50,5 @@ func (h *Home) SealTable(ctx context.Context, path, dataset, steward string, opt
 
 // SweepBlobs removes blobs that no manifest names: what a crash between sealing and publishing left.
 func (h *Home) SweepBlobs(ctx context.Context) (removed int, err error) {
-	named, err := lab.NamedBlobs(ctx, h.records)
-	if err != nil {
-		return 0, err
-	}
-	all, err := h.Blobs.List()
-	if err != nil {
-		return 0, err
-	}
-	for _, d := range all {
-		if !named[d] {
-			if err := h.Blobs.Delete(d); err != nil {
-				return removed, err
-			}
-			removed++
-		}
-	}
-	return removed, nil
+	return h.Blobs.Sweep(time.Time{}, func() (map[enclave.Digest]bool, error) { return lab.NamedBlobs(ctx, h.records) })
 }

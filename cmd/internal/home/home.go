@@ -177,7 +177,7 @@ func (h *Home) open(ctx context.Context) error {
 		return err
 	}
 	h.Lab, err = lab.New(ctx, lab.Config{Store: h.records, Log: h.Log, Gate: gate{h}, Inputs: copies, NodeProgram: h.identifyNode, Worker: h.node, Admission: h.node.Queue, Destroyer: destroyer{h}, Collector: collector{h}, Lab: labSigner, Node: nodeSigner,
-		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Has: h.Blobs.Has, Clock: h.opts.Clock, Logger: h.opts.Logger})
+		RootKey: h.Root, TempDir: h.path("plane", "tmp"), Blobs: h.Blobs, Clock: h.opts.Clock, Logger: h.opts.Logger})
 	if err != nil {
 		return err
 	}

@@ -269,7 +269,7 @@ func (p *plane) openLab(ctx context.Context) error {
 	}
 	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Inputs: copies, NodeProgram: p.identifyNode, Worker: p.worker, Admission: p.worker.Queue,
 		Destroyer: &destroyer{Gate: custodians, stores: slices.Compact([]*store.Store{p.blobs, p.copies}), dataKeys: p.dataKeys}, Lab: labKey, Node: nodeKey,
-		RootKey: p.cfg.root, TempDir: tmp, Has: p.blobs.Has, Watch: p.watchers.Note, Clock: p.env.Clock, Logger: p.env.Logger})
+		RootKey: p.cfg.root, TempDir: tmp, Blobs: p.blobs, Watch: p.watchers.Note, Clock: p.env.Clock, Logger: p.env.Logger})
 	if err != nil {
 		return err
 	}
@@ -358,7 +358,9 @@ func (p *plane) abandons(ctx context.Context) error {
 // that were never published.
 func (p *plane) sweeps(ctx context.Context) error {
 	for {
-		if n, err := p.sweep(ctx); err != nil && ctx.Err() == nil {
+		old := p.env.Clock().Add(-time.Duration(p.cfg.SweepDays) * 24 * time.Hour)
+		n, err := p.blobs.Sweep(old, func() (map[enclave.Digest]bool, error) { return lab.NamedBlobs(ctx, p.records) })
+		if err != nil && ctx.Err() == nil {
 			p.env.Logger.ErrorContext(ctx, "sweeping blobs", "error", err)
 		} else if n > 0 {
 			p.env.Logger.InfoContext(ctx, "swept blobs that no manifest names", "blobs", n)
@@ -367,28 +369,4 @@ func (p *plane) sweeps(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-func (p *plane) sweep(ctx context.Context) (removed int, err error) {
-	// The list comes before the manifests: a blob that is published in between is in both.
-	all, err := p.blobs.List()
-	if err != nil {
-		return 0, err
-	}
-	named, err := lab.NamedBlobs(ctx, p.records)
-	if err != nil {
-		return 0, err
-	}
-	old := p.env.Clock().Add(-time.Duration(p.cfg.SweepDays) * 24 * time.Hour)
-	for _, d := range all {
-		info, err := os.Stat(p.blobs.Path(d))
-		if err != nil || named[d] || info.ModTime().After(old) {
-			continue
-		}
-		if err := p.blobs.Delete(d); err != nil {
-			return removed, err
-		}
-		removed++
-	}
-	return removed, nil
 }
