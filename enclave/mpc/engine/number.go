@@ -93,13 +93,7 @@ func (p *party) mulTo(z, x, y share) {
 	}
 	prev, next := p.stream(&p.prev, 0), p.stream(&p.next, 0)
 	p.reshare(z, func(i, j int) {
-		for ; i < j; i += chunk {
-			e := min(i+chunk, j)
-			r0, r1 := p.r0[:e-i], p.r1[:e-i]
-			prev.fill(r0)
-			next.fill(r1)
-			ring.Product(z.a[i:e], x.a[i:e], x.b[i:e], y.a[i:e], y.b[i:e], r0, r1)
-		}
+		ring.Product(z.a[i:j], x.a[i:j], x.b[i:j], y.a[i:j], y.b[i:j], prev, next)
 	})
 	p.record(true, x, y, z)
 }
@@ -111,8 +105,8 @@ func (p *party) zeros(z []uint64) {
 	prev, next := p.stream(&p.prev, 0), p.stream(&p.next, 0)
 	for i := 0; i < len(z); i += chunk {
 		j := min(i+chunk, len(z))
-		prev.fill(p.r0[:j-i])
-		next.fill(p.r1[:j-i])
+		prev.Fill(p.r0[:j-i])
+		next.Fill(p.r1[:j-i])
 		for k := range z[i:j] {
 			z[i+k] += p.r0[k] - p.r1[k]
 		}
@@ -181,11 +175,11 @@ func (p *party) inputAll(mine []uint64) [3]share {
 	}
 	// Node j's vector has component j+1 from the stream that it shares with node j+1, component j the rest and j+2 zero.
 	own := out[p.id]
-	p.stream(&p.next, 1).fill(own.b)
+	p.stream(&p.next, 1).Fill(own.b)
 	for i, v := range mine {
 		own.a[i] = v - own.b[i]
 	}
-	p.stream(&p.prev, 1).fill(out[p.prev.number].a)
+	p.stream(&p.prev, 1).Fill(out[p.prev.number].a)
 	for i := 0; i < n; i += frame {
 		j := min(i+frame, n)
 		p.send(&p.prev, own.a[i:j])
