@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"runtime"
 	"slices"
+	"sync"
 
 	"yingzhou.dev/lab/enclave/mpc/internal/ring"
 )
@@ -117,26 +119,44 @@ func (p *party) zeros(z []uint64) {
 // ahead of use, and so few that the factor that all columns have in common stays in the second-level cache.
 const streamed = 1 << 15
 
-// inner is Σ over rows of xs[k]·y for each k: the products are local and only the sums are sent. One round.
+// inner is Σ over rows of xs[k]·y for each k: the products are local, for as many processors as there are, and only the sums
+// are sent. One round.
 func (p *party) inner(xs []share, y share) share {
 	p.begin()
 	out := newShare(len(xs))
-	n := y.len()
-	both := make([]uint64, min(n, streamed))
-	for i := 0; i < n; i += streamed {
-		j := min(i+streamed, n)
-		ya, yb, s := y.a[i:j], y.b[i:j], both[:j-i]
-		for k := range s {
-			s[k] = ya[k] + yb[k]
-		}
-		for k, x := range xs {
-			out.a[k] += ring.Dot(x.a[i:j], s) + ring.Dot(x.b[i:j], ya)
+	parts := make([][]uint64, max(1, min(runtime.GOMAXPROCS(0), y.len()/streamed)))
+	var workers sync.WaitGroup
+	for w := range parts {
+		workers.Go(func() { parts[w] = innerPart(xs, y, w, len(parts)) })
+	}
+	workers.Wait()
+	for _, part := range parts {
+		for k, v := range part {
+			out.a[k] += v
 		}
 	}
 	p.zeros(out.a)
 	p.reshare(out, func(int, int) {})
 	p.recordSums(xs, y, out)
 	return out
+}
+
+// innerPart is what one of several workers makes of this node's part of inner: each takes its turn of the rows.
+func innerPart(xs []share, y share, worker, workers int) []uint64 {
+	sums := make([]uint64, len(xs))
+	n := y.len()
+	both := make([]uint64, min(n, streamed))
+	for i := worker * streamed; i < n; i += workers * streamed {
+		j := min(i+streamed, n)
+		ya, yb, s := y.a[i:j], y.b[i:j], both[:j-i]
+		for k := range s {
+			s[k] = ya[k] + yb[k]
+		}
+		for k, x := range xs {
+			sums[k] += ring.Dot(x.a[i:j], s) + ring.Dot(x.b[i:j], ya)
+		}
+	}
+	return sums
 }
 
 // total is Σ over rows of each x: no message.
