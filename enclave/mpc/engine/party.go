@@ -139,11 +139,12 @@ func (p *party) recv(d *direction, words []uint64) {
 const (
 	// chunk is how many words a kernel works on at once: with what it reads and writes, they stay in the cache.
 	chunk = 4096
-	// frame is how many words are sent at once.
-	frame = 16384
+	// frame is how many words are sent at once: 127 planes of a whole block of rows. With what TLS adds they fill two
+	// segments of the loopback interface; what 128 leave for a third costs as much as a whole one.
+	frame = 127 * blockRows / 64
 	// ahead is how many frames a node sends before it waits for the peer's: what is on its way hides the peer's delay, and
 	// stays below what a connection buffers.
-	ahead = 8
+	ahead = 16
 )
 
 // reshare makes a vector of n words from three parts that add up to it (or XOR to it): local writes part [i, j), masked,
