@@ -4,6 +4,7 @@ import (
 	"crypto/subtle"
 
 	"yingzhou.dev/lab/enclave/mpc/internal/bitslice"
+	"yingzhou.dev/lab/enclave/mpc/internal/ring"
 )
 
 // Bits, shared by XOR, 64 rows to a word: row i is bit i mod 64 of word i div 64. Bits beyond the last row are arbitrary.
@@ -39,7 +40,9 @@ func xorTo(z, x, y share) {
 }
 
 // xorWords is z = x ⊕ y, where z may be x or y.
-func xorWords(z, x, y []uint64) { subtle.XORBytes(view(z), view(x[:len(z)]), view(y[:len(z)])) }
+func xorWords(z, x, y []uint64) {
+	subtle.XORBytes(ring.Bytes(z), ring.Bytes(x[:len(z)]), ring.Bytes(y[:len(z)]))
+}
 
 // and is x ∧ y. One round.
 func (p *party) and(x, y share) share {
@@ -62,8 +65,14 @@ func (p *party) reshareBits(z share, local func(i, j int)) {
 	prev, next := p.stream(&p.prev, 0), p.stream(&p.next, 0)
 	p.reshare(z, func(i, j int) {
 		local(i, j)
-		prev.xor(z.a[i:j])
-		next.xor(z.a[i:j])
+		for ; i < j; i += chunk {
+			e := min(i+chunk, j)
+			r0, r1 := p.r0[:e-i], p.r1[:e-i]
+			prev.Fill(r0)
+			next.Fill(r1)
+			xorWords(z.a[i:e], z.a[i:e], r0)
+			xorWords(z.a[i:e], z.a[i:e], r1)
+		}
 	})
 }
 
@@ -110,7 +119,7 @@ func (p *party) numbers(b share, n int) share {
 		for i := 0; i < n; i += frame {
 			j := min(i+frame, n)
 			u := part[i:j]
-			r.fill(u)
+			r.Fill(u)
 			for k := range u {
 				at := i + k
 				u[k] = (b.a[at/64]^b.b[at/64])>>(at%64)&1 - u[k]
@@ -118,7 +127,7 @@ func (p *party) numbers(b share, n int) share {
 			p.send(&p.prev, u)
 		}
 	case 1:
-		p.stream(&p.prev, 0).fill(part)
+		p.stream(&p.prev, 0).Fill(part)
 	case 2:
 		for i := 0; i < n; i += frame {
 			p.recv(&p.next, part[i:min(i+frame, n)])
@@ -128,16 +137,16 @@ func (p *party) numbers(b share, n int) share {
 	p.begin()
 	switch p.id {
 	case 0: // components 0 and 1, from the two streams
-		p.stream(&p.prev, 0).fill(out.a)
-		p.stream(&p.next, 0).fill(out.b)
+		p.stream(&p.prev, 0).Fill(out.a)
+		p.stream(&p.next, 0).Fill(out.b)
 	case 1: // part 1 is u₁·(1−2v) + v, masked by component 1
-		p.stream(&p.prev, 0).fill(out.a)
+		p.stream(&p.prev, 0).Fill(out.a)
 		p.exchange(&p.next, out.b, func(i int) uint64 {
 			v := b.b[i/64] >> (i % 64) & 1
 			return part[i] - 2*v*part[i] + v - out.a[i]
 		})
 	case 2: // part 2 is u₀·(1−2v), masked by component 0
-		p.stream(&p.next, 0).fill(out.b)
+		p.stream(&p.next, 0).Fill(out.b)
 		p.exchange(&p.prev, out.a, func(i int) uint64 {
 			v := b.a[i/64] >> (i % 64) & 1
 			return part[i] - 2*v*part[i] - out.b[i]

@@ -1,5 +1,7 @@
 package engine
 
+import "yingzhou.dev/lab/enclave/mpc/internal/ring"
+
 // operand writes planes of part of the rows of one operand: those of block k, w words each.
 type operand func(dst share, k, w int)
 
@@ -54,7 +56,7 @@ func (p *party) halves(x share, count int) (u, v planes) {
 	v.clear()
 	p.begin()
 	sums := make([]uint64, blockRows)
-	var r *stream
+	var r *ring.Stream
 	switch p.id {
 	case 0:
 		r = p.stream(&p.next, 0)
@@ -71,11 +73,11 @@ func (p *party) halves(x share, count int) (u, v planes) {
 				sums[m-i] = x.a[m] + x.b[m]
 			}
 			sliced(mine.a, w, count, sums[:j-i])
-			r.fill(mine.b)
+			r.Fill(mine.b)
 			xorWords(mine.a, mine.a, mine.b)
 			p.send(&p.prev, mine.a)
 		case 1:
-			r.fill(mine.a)
+			r.Fill(mine.a)
 			sliced(other.b, w, count, x.b[i:j])
 		case 2:
 			p.recv(&p.next, mine.b)

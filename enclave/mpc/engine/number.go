@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"runtime"
 	"slices"
+	"sync"
 
 	"yingzhou.dev/lab/enclave/mpc/internal/ring"
 )
@@ -93,13 +95,7 @@ func (p *party) mulTo(z, x, y share) {
 	}
 	prev, next := p.stream(&p.prev, 0), p.stream(&p.next, 0)
 	p.reshare(z, func(i, j int) {
-		for ; i < j; i += chunk {
-			e := min(i+chunk, j)
-			r0, r1 := p.r0[:e-i], p.r1[:e-i]
-			prev.fill(r0)
-			next.fill(r1)
-			ring.Product(z.a[i:e], x.a[i:e], x.b[i:e], y.a[i:e], y.b[i:e], r0, r1)
-		}
+		ring.Product(z.a[i:j], x.a[i:j], x.b[i:j], y.a[i:j], y.b[i:j], prev, next)
 	})
 	p.record(true, x, y, z)
 }
@@ -111,8 +107,8 @@ func (p *party) zeros(z []uint64) {
 	prev, next := p.stream(&p.prev, 0), p.stream(&p.next, 0)
 	for i := 0; i < len(z); i += chunk {
 		j := min(i+chunk, len(z))
-		prev.fill(p.r0[:j-i])
-		next.fill(p.r1[:j-i])
+		prev.Fill(p.r0[:j-i])
+		next.Fill(p.r1[:j-i])
 		for k := range z[i:j] {
 			z[i+k] += p.r0[k] - p.r1[k]
 		}
@@ -123,26 +119,44 @@ func (p *party) zeros(z []uint64) {
 // ahead of use, and so few that the factor that all columns have in common stays in the second-level cache.
 const streamed = 1 << 15
 
-// inner is Σ over rows of xs[k]·y for each k: the products are local and only the sums are sent. One round.
+// inner is Σ over rows of xs[k]·y for each k: the products are local, for as many processors as there are, and only the sums
+// are sent. One round.
 func (p *party) inner(xs []share, y share) share {
 	p.begin()
 	out := newShare(len(xs))
-	n := y.len()
-	both := make([]uint64, min(n, streamed))
-	for i := 0; i < n; i += streamed {
-		j := min(i+streamed, n)
-		ya, yb, s := y.a[i:j], y.b[i:j], both[:j-i]
-		for k := range s {
-			s[k] = ya[k] + yb[k]
-		}
-		for k, x := range xs {
-			out.a[k] += ring.Dot(x.a[i:j], s) + ring.Dot(x.b[i:j], ya)
+	parts := make([][]uint64, max(1, min(runtime.GOMAXPROCS(0), y.len()/streamed)))
+	var workers sync.WaitGroup
+	for w := range parts {
+		workers.Go(func() { parts[w] = innerPart(xs, y, w, len(parts)) })
+	}
+	workers.Wait()
+	for _, part := range parts {
+		for k, v := range part {
+			out.a[k] += v
 		}
 	}
 	p.zeros(out.a)
 	p.reshare(out, func(int, int) {})
 	p.recordSums(xs, y, out)
 	return out
+}
+
+// innerPart is what one of several workers makes of this node's part of inner: each takes its turn of the rows.
+func innerPart(xs []share, y share, worker, workers int) []uint64 {
+	sums := make([]uint64, len(xs))
+	n := y.len()
+	both := make([]uint64, min(n, streamed))
+	for i := worker * streamed; i < n; i += workers * streamed {
+		j := min(i+streamed, n)
+		ya, yb, s := y.a[i:j], y.b[i:j], both[:j-i]
+		for k := range s {
+			s[k] = ya[k] + yb[k]
+		}
+		for k, x := range xs {
+			sums[k] += ring.Dot(x.a[i:j], s) + ring.Dot(x.b[i:j], ya)
+		}
+	}
+	return sums
 }
 
 // total is Σ over rows of each x: no message.
@@ -181,11 +195,11 @@ func (p *party) inputAll(mine []uint64) [3]share {
 	}
 	// Node j's vector has component j+1 from the stream that it shares with node j+1, component j the rest and j+2 zero.
 	own := out[p.id]
-	p.stream(&p.next, 1).fill(own.b)
+	p.stream(&p.next, 1).Fill(own.b)
 	for i, v := range mine {
 		own.a[i] = v - own.b[i]
 	}
-	p.stream(&p.prev, 1).fill(out[p.prev.number].a)
+	p.stream(&p.prev, 1).Fill(out[p.prev.number].a)
 	for i := 0; i < n; i += frame {
 		j := min(i+frame, n)
 		p.send(&p.prev, own.a[i:j])

@@ -7,8 +7,6 @@
 package engine
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
@@ -16,6 +14,7 @@ import (
 	"fmt"
 
 	"yingzhou.dev/lab/enclave/mpc"
+	"yingzhou.dev/lab/enclave/mpc/internal/ring"
 )
 
 // Peer is the connection to another node; package link has it. Send may return before the words have arrived, but must
@@ -38,7 +37,7 @@ func (s share) slice(i, j int) share { return share{s.a[i:j:j], s.b[i:j:j]} }
 type direction struct {
 	peer           Peer
 	number         int // of the node
-	key            cipher.Block
+	key            *ring.Key
 	check          []uint64 // key of the digests
 	sent, received *digest
 }
@@ -74,18 +73,17 @@ func newParty(id int, next, prev Peer) (*party, error) {
 		peer   Peer
 		number int
 	}{{&p.next, next, (id + 1) % mpc.Nodes}, {&p.prev, prev, (id + 2) % mpc.Nodes}} {
-		key := derive(d.peer.Secret(), "streams", 16)
-		block, err := aes.NewCipher(key)
+		key, err := ring.NewKey(derive(d.peer.Secret(), "streams", 16))
 		if err != nil {
 			return nil, err
 		}
-		digests, err := aes.NewCipher(derive(d.peer.Secret(), "digests", 16))
+		digests, err := ring.NewKey(derive(d.peer.Secret(), "digests", 16))
 		if err != nil {
 			return nil, err
 		}
 		check := make([]uint64, digested)
-		(&stream{cipher.NewCTR(digests, make([]byte, aes.BlockSize))}).fill(check)
-		*d.dir = direction{peer: d.peer, number: d.number, key: block, check: check, sent: newDigest(), received: newDigest()}
+		digests.Stream([8]byte{}).Fill(check)
+		*d.dir = direction{peer: d.peer, number: d.number, key: key, check: check, sent: newDigest(), received: newDigest()}
 	}
 	return p, nil
 }
@@ -141,11 +139,12 @@ func (p *party) recv(d *direction, words []uint64) {
 const (
 	// chunk is how many words a kernel works on at once: with what it reads and writes, they stay in the cache.
 	chunk = 4096
-	// frame is how many words are sent at once.
-	frame = 16384
+	// frame is how many words are sent at once: 127 planes of a whole block of rows. With what TLS adds they fill two
+	// segments of the loopback interface; what 128 leave for a third costs as much as a whole one.
+	frame = 127 * blockRows / 64
 	// ahead is how many frames a node sends before it waits for the peer's: what is on its way hides the peer's delay, and
 	// stays below what a connection buffers.
-	ahead = 8
+	ahead = 16
 )
 
 // reshare makes a vector of n words from three parts that add up to it (or XOR to it): local writes part [i, j), masked,

@@ -3,7 +3,7 @@ package engine
 import "yingzhou.dev/lab/enclave/mpc/internal/bitslice"
 
 // blockRows is how many rows are compared as one block: their planes of one component, 64 KiB, and what is made of them
-// stay in the second-level cache. It is a multiple of 64 that makes a block's planes fill frames.
+// stay in the second-level cache. It is a multiple of 64.
 const blockRows = 8192
 
 // planes are bit planes of rows, block by block: in a block of w words a plane, plane b is words [b·w, (b+1)·w) of it.

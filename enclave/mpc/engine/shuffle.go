@@ -1,6 +1,10 @@
 package engine
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"yingzhou.dev/lab/enclave/mpc/internal/ring"
+)
 
 // shuffle is a secret permutation of rows, the composition of three, of which each node knows two: for hop j, nodes j and
 // j−1 draw one from their common stream, permute x_j + x_{j+1} and x_{j−1} by it, and share the result afresh with the
@@ -69,17 +73,17 @@ func (p *party) hop(j int, perm []uint32, columns []share, additive func(c int) 
 			sum := make([]uint64, n)
 			combine(sum, x.a, x.b, additive(c), false)
 			move(out[c].a, sum, perm)
-			next.fill(out[c].b)
+			next.Fill(out[c].b)
 			combine(out[c].a, out[c].a, out[c].b, additive(c), true)
 			common = append(common, out[c].a)
 		case (j + 2) % 3: // holds components j−1, j
 			move(out[c].b, x.a, perm)
-			prev.fill(out[c].a)
+			prev.Fill(out[c].a)
 			combine(out[c].b, out[c].b, out[c].a, additive(c), true)
 			common = append(common, out[c].b)
 		default: // holds components j+1, j−1
-			prev.fill(out[c].a)
-			next.fill(out[c].b)
+			prev.Fill(out[c].a)
+			next.Fill(out[c].b)
 		}
 	}
 	switch p.id {
@@ -135,7 +139,7 @@ func combine(z, x, y []uint64, additive, minus bool) {
 
 // permutation is uniform: Fisher and Yates, with indices below n drawn without bias (Lemire, "Fast Random Integer
 // Generation in an Interval", 2019).
-func permutation(s *stream, n int) []uint32 {
+func permutation(s *ring.Stream, n int) []uint32 {
 	perm := make([]uint32, n)
 	for i := range perm {
 		perm[i] = uint32(i)
@@ -144,7 +148,7 @@ func permutation(s *stream, n int) []uint32 {
 	at := len(random)
 	draw := func() uint64 {
 		if at == len(random) {
-			s.fill(random)
+			s.Fill(random)
 			at = 0
 		}
 		at++

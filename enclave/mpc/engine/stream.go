@@ -1,49 +1,20 @@
 package engine
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
-	"unsafe"
 
 	"yingzhou.dev/lab/enclave/mpc/internal/ring"
 )
 
-// stream is a pseudo-random sequence of words that two nodes draw alike: AES-128 in counter mode, the message's number in
-// the upper half of the first counter block.
-type stream struct{ ctr cipher.Stream }
-
-// stream begins the current message's sequence shared with one peer. A second purpose within a message needs another lane.
-func (p *party) stream(d *direction, lane byte) *stream {
-	var iv [aes.BlockSize]byte
-	binary.BigEndian.PutUint32(iv[:], p.message)
-	iv[4] = lane
-	return &stream{cipher.NewCTR(d.key, iv[:])}
-}
-
-// fill writes the next words.
-func (s *stream) fill(words []uint64) {
-	for len(words) > 0 {
-		n := min(len(words), len(zeros))
-		s.ctr.XORKeyStream(view(words[:n]), view(zeros[:n]))
-		words = words[n:]
-	}
-}
-
-// zeros are read only: a stream is XORed to something.
-var zeros [chunk]uint64
-
-// xor adds the next words to words.
-func (s *stream) xor(words []uint64) {
-	b := view(words)
-	s.ctr.XORKeyStream(b, b)
-}
-
-// view is the memory of words. Where nodes must agree on it they are little-endian: newParty makes sure.
-func view(words []uint64) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), 8*len(words))
+// stream begins the current message's sequence of pseudo-random words shared with one peer: the message's number leads its
+// counter blocks. A second purpose within a message needs another lane.
+func (p *party) stream(d *direction, lane byte) *ring.Stream {
+	var nonce [8]byte
+	binary.BigEndian.PutUint32(nonce[:], p.message)
+	nonce[4] = lane
+	return d.key.Stream(nonce)
 }
 
 // digest sums up all words that went one way over a connection, at each end. Blocks are compressed by NH (Black, Halevi,

@@ -35,19 +35,54 @@ func TestDot(t *testing.T) {
 	})
 }
 
+func newKey(t interface{ Fatal(...any) }, raw []byte) *Key {
+	key, err := NewKey(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// Streams may be in step or not, and at half a block.
 func TestProduct(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(0, 70).Draw(t, "words")
-		v := vectors(t, n, 6)
+		v := vectors(t, n, 4)
+		var streams, twins [2]*Stream
+		var masks [2][]uint64
+		step := rapid.SampledFrom([]int{0, 1, 2, 31, 32}).Draw(t, "drawn")
+		for i := range streams {
+			key := newKey(t, rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "key"))
+			drawn := step
+			if i == 1 && rapid.Bool().Draw(t, "apart") {
+				drawn = 2
+			}
+			masks[i] = make([]uint64, n)
+			s := key.Stream([8]byte{1, 2, 3, 4})
+			s.Fill(make([]uint64, drawn))
+			before := *s
+			s.Fill(masks[i])
+			streams[i], twins[i] = &before, &Stream{}
+			*twins[i] = before
+		}
+		after := [2]Stream{*streams[0], *streams[1]}
 		z, twin := make([]uint64, n), make([]uint64, n)
-		Product(z, v[0], v[1], v[2], v[3], v[4], v[5])
-		productGo(twin, v[0], v[1], v[2], v[3], v[4], v[5])
+		Product(z, v[0], v[1], v[2], v[3], streams[0], streams[1])
+		productGo(twin, v[0], v[1], v[2], v[3], twins[0], twins[1])
 		for i := range z {
-			if want := v[0][i]*v[2][i] + v[0][i]*v[3][i] + v[1][i]*v[2][i] + v[4][i] - v[5][i]; z[i] != want || twin[i] != want {
+			if want := v[0][i]*v[2][i] + v[0][i]*v[3][i] + v[1][i]*v[2][i] + masks[0][i] - masks[1][i]; z[i] != want || twin[i] != want {
 				t.Fatalf("word %d is %x, its twin %x, want %x", i, z[i], twin[i], want)
 			}
 		}
-		Product(v[0], v[0], v[1], v[2], v[3], v[4], v[5])
+		for i := range streams {
+			var next, want [3]uint64
+			streams[i].Fill(next[:])
+			twins[i].Fill(want[:])
+			if next != want {
+				t.Fatalf("stream %d goes on with %x, its twin with %x", i, next, want)
+			}
+		}
+		Product(v[0], v[0], v[1], v[2], v[3], &after[0], &after[1])
 		if !slices.Equal(v[0], z) {
 			t.Fatal("in place differs")
 		}
@@ -78,13 +113,14 @@ func TestNH(t *testing.T) {
 func BenchmarkKernels(b *testing.B) {
 	const n = 1024
 	rng := rand.New(rand.NewPCG(1, 2))
-	var v [7][]uint64
+	var v [5][]uint64
 	for i := range v {
 		v[i] = make([]uint64, n)
 		for k := range v[i] {
 			v[i][k] = rng.Uint64()
 		}
 	}
+	key := newKey(b, make([]byte, 16))
 	var sink uint64
 	for _, k := range []struct {
 		name string
@@ -92,8 +128,14 @@ func BenchmarkKernels(b *testing.B) {
 	}{
 		{"dot/native", func() { sink += Dot(v[0], v[1]) }},
 		{"dot/go", func() { sink += dotGo(v[0], v[1]) }},
-		{"product/native", func() { Product(v[0], v[1], v[2], v[3], v[4], v[5], v[6]) }},
-		{"product/go", func() { productGo(v[0], v[1], v[2], v[3], v[4], v[5], v[6]) }},
+		{"product/native", func() {
+			Product(v[0], v[1], v[2], v[3], v[4], key.Stream([8]byte{}), key.Stream([8]byte{}))
+		}},
+		{"product/go", func() {
+			productGo(v[0], v[1], v[2], v[3], v[4], key.Stream([8]byte{}), key.Stream([8]byte{}))
+		}},
+		{"keystream/native", func() { keystream(v[0], key, [8]byte{}, 0) }},
+		{"keystream/go", func() { keystreamGo(v[0], key, [8]byte{}, 0) }},
 		{"nh", func() { h, _ := NH(v[0], v[1]); sink += h }},
 	} {
 		b.Run(k.name, func(b *testing.B) {
