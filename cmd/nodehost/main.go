@@ -2,11 +2,13 @@
 // it for each job, so that what holds keys links nothing that speaks to a container engine:
 //
 //	nodehost identify -program NODE -owner DIR [-isolation docker|process] [-production]
+//	nodehost remove   …the same… -id ID
 //	nodehost run      …the same… -id ID -want DIGEST -inputs DIR -links DIR [-memory MIB] [-cpus N] [-time D] < JOB
 //
 // identify prints what it would run, and in what, as JSON. run passes its standard input on to the node without looking at
 // it, prints what the node prints, and passes the node's progress on to standard error. It ends with the node: code 0, or 1
-// with the reason as the last line of standard error. A signal to end kills the node.
+// with the reason as the last line of standard error. A signal to end kills the node. remove removes what is left of a node
+// whose nodehost was killed.
 package main
 
 import (
@@ -18,6 +20,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"yingzhou.dev/lab/cmd/internal/nodehost"
@@ -41,8 +44,8 @@ func main() {
 const maxJob = 64 << 20
 
 func run(ctx context.Context, args []string, in io.Reader, out, progress io.Writer) (err error) {
-	if len(args) == 0 || args[0] != "identify" && args[0] != "run" {
-		return errors.New("want identify or run")
+	if len(args) == 0 || !slices.Contains([]string{"identify", "run", "remove"}, args[0]) {
+		return errors.New("want identify, run or remove")
 	}
 	var cfg nodehost.Config
 	var job nodejob.Run
@@ -53,8 +56,10 @@ func run(ctx context.Context, args []string, in io.Reader, out, progress io.Writ
 	f.StringVar(&cfg.Owner, "owner", "", "folder by which the owner's nodes are known")
 	f.BoolVar(&cfg.Production, "production", false, "refuse isolation for development")
 	want := ""
-	if args[0] == "run" {
+	if args[0] != "identify" {
 		f.StringVar(&job.ID, "id", "", "of the task")
+	}
+	if args[0] == "run" {
 		f.StringVar(&want, "want", "", "SHA-256 of the program that was approved")
 		f.StringVar(&job.Inputs, "inputs", "", "folder of blobs")
 		f.StringVar(&job.Links, "links", "", "folder of sockets")
@@ -79,6 +84,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, progress io.Writ
 			return err
 		}
 		return json.NewEncoder(out).Encode(id)
+	}
+	if args[0] == "remove" {
+		return host.Remove(ctx, job.ID)
 	}
 	if job.Program, err = enclave.ParseDigest(want); err != nil {
 		return fmt.Errorf("-want: %w", err)

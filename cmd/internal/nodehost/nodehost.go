@@ -136,6 +136,15 @@ func (h *Host) Run(ctx context.Context, run nodejob.Run) ([]byte, error) {
 	return res.Stdout, failure(res, task.Limits)
 }
 
+// Remove removes a node that an earlier process left, if it is there.
+func (h *Host) Remove(ctx context.Context, id string) error {
+	r, _, err := h.ready(ctx)
+	if err != nil {
+		return err
+	}
+	return r.Remove(ctx, runner.Handle(id))
+}
+
 // maxOutput bounds what a node answers: components of a few numbers for each cell.
 const maxOutput = 64 << 20
 

@@ -78,12 +78,30 @@ func (p *Program) Run(ctx context.Context, run nodejob.Run) ([]byte, error) {
 	lines := &lineWriter{to: run.Progress}
 	cmd.Stdout, cmd.Stderr = &out, lines
 	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+		if cmd.ProcessState != nil && !cmd.ProcessState.Exited() { // it was killed, and could not look after its node
+			err = errors.Join(failure(err, lines.last), p.remove(ctx, isolation, run.ID))
+		} else {
+			err = failure(err, lines.last)
 		}
-		return nil, failure(err, lines.last)
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
 	}
 	return out.Bytes(), nil
+}
+
+// remove removes a node that was left running: a container outlives who started it.
+func (p *Program) remove(ctx context.Context, isolation, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second) // also when nobody waits for the node any more
+	defer cancel()
+	var said bytes.Buffer
+	cmd := p.command(ctx, "remove", isolation, "-id", id)
+	cmd.Stderr = &said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("removing a node that was left running: %w", failure(err, said.String()))
+	}
+	return nil
 }
 
 // failure is the last line of what nodehost said, or how it ended.
