@@ -275,6 +275,9 @@ func (c *Custodian) gather(ctx context.Context, b *enclave.Bundle, members []Mem
 			}
 		}
 		if len(willing) == len(active) {
+			for _, err := range lost { // whoever keeps the lab running wants to know that a custodian is missing
+				c.cfg.Logger.WarnContext(ctx, "a release goes on without a custodian", "plan", b.Plan.Digest(), "error", err)
+			}
 			return active, nil
 		}
 		if err := ctx.Err(); err != nil {
