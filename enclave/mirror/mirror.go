@@ -50,6 +50,7 @@ func (m *Mirror) Fetch(ctx context.Context, keyset enclave.Digest, params string
 			if err := m.whole(ctx, v.Blob); err != nil {
 				return fmt.Errorf("vector %q: %w", v.Name, err)
 			}
+			failpoint.Hit(failpoint.BlobChecked)
 			continue
 		}
 		b, err := m.files.Blob(v.Blob)

@@ -18,6 +18,7 @@ import (
 	"yingzhou.dev/lab/enclave/program"
 	"yingzhou.dev/lab/internal/canon"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 )
 
 // Joint plans: three nodes compute on shares, each driven by the custodian of its body. The custodians check the dossier,
@@ -292,10 +293,12 @@ func (c *Custodian) shareJoint(ctx context.Context, b *enclave.Bundle, s *sessio
 	if err != nil {
 		return canon.Signed{}, err
 	}
+	failpoint.Hit(failpoint.SharesLogged)
 	path := filepath.Join(c.cfg.Dir, "shares", fmt.Sprintf("%x-joint.json", d.PlanDigest[:]))
 	if err := durable.WriteFile(path, canon.MustMarshal(signed), 0o600); err != nil {
 		return canon.Signed{}, err
 	}
+	failpoint.Hit(failpoint.SharesStored)
 	return signed, nil
 }
 

@@ -343,6 +343,7 @@ func (c *Custodian) purge(ctx context.Context, origin enclave.Digest) error {
 	if err := c.cfg.Mirror.Drop(ctx, origin); err != nil {
 		return fmt.Errorf("dropping copies of the blobs of keyset %s: %w", origin.Short(), err)
 	}
+	failpoint.Hit(failpoint.CopiesDropped)
 	c.purged[origin] = true
 	return nil
 }

@@ -3,7 +3,7 @@
 //
 // In what is shipped Hit is empty and costs nothing. Built with the tag failpoint, it counts, and kills its own process
 // with SIGKILL where LAB_FAILPOINT says so ("custodian.charge-stored", or "custodian.charge-stored:3" for the third
-// time); LAB_FAILPOINT_TRACE names a file to which every point that is passed is appended; LAB_FAILPOINT_HOLD ("POINT:N@FIFO", and
+// time, and only if it can make the file that LAB_FAILPOINT_ONCE names, where it names one); LAB_FAILPOINT_TRACE names a file to which every point that is passed is appended; LAB_FAILPOINT_HOLD ("POINT:N@FIFO", and
 // more after commas) has who comes to a point for the nth time wait there until somebody has opened the named pipe for
 // writing and closed it. The fault matrix (cmd/internal/faults) kills at every one of them.
 package failpoint
@@ -39,8 +39,12 @@ const (
 	KeysetStored   Point = "lab.keyset-stored"
 	ManifestLogged Point = "lab.manifest-logged"
 	ManifestStored Point = "lab.manifest-stored"
+	RequestLogged  Point = "lab.request-logged" // of a disposal, by one official
+	RequestStored  Point = "lab.request-stored"
 	OrderStored    Point = "lab.order-stored" // of a disposal
 	OrderLogged    Point = "lab.order-logged"
+	WordKept       Point = "lab.word-stored" // a custodian's
+	CertKept       Point = "lab.certificate-kept"
 	CertLogged     Point = "lab.certificate-logged"
 	CertStored     Point = "lab.certificate-stored"
 )
@@ -66,6 +70,13 @@ const (
 	TaskStarted Point = "worker.started"
 	TaskWaited  Point = "worker.waited"
 	TaskRemoved Point = "worker.removed"
+)
+
+// Points of a custodian that has its compute node run (cmd/internal/nodes). The node itself keeps nothing.
+const (
+	NodeStaged  Point = "node.inputs-staged"
+	NodeLinked  Point = "node.sockets-made"
+	NodeCleared Point = "node.folder-removed"
 )
 
 // Points of a custodian (enclave/release).
@@ -96,6 +107,7 @@ const (
 	KeyAnnounced    Point = "custodian.key-announced" // retirement, rotation or destruction
 	PiecesDestroyed Point = "custodian.pieces-destroyed"
 	KeysetForgotten Point = "custodian.keyset-forgotten"
+	CopiesDropped   Point = "custodian.copies-dropped"
 	PiecesRotated   Point = "custodian.pieces-rotated"
 	WordStored      Point = "custodian.word-stored"
 	WrapAdded       Point = "keyring.key-added"
@@ -122,13 +134,13 @@ const (
 func All() []Point {
 	all := []Point{JobCreated, PlanLogged, PlanStored, JobStarted, InputsStaged, TaskWritten, WorkerEnded, ReceiptLogged, ReceiptStored, OpeningStored,
 		GateAnswered, ReleaseIndexed, ReleaseStored, EndLogged, EndStored, CancelLogged, CancelStored, EntryNoted, RosterLogged, RosterStored,
-		KeysetLogged, KeysetStored, ManifestLogged, ManifestStored, OrderStored, OrderLogged, CertLogged, CertStored,
+		KeysetLogged, KeysetStored, ManifestLogged, ManifestStored, RequestLogged, RequestStored, OrderStored, OrderLogged, WordKept, CertKept, CertLogged, CertStored,
 		StatementPending, StatementLogged, StatementStored,
 		LogIntegrated, LogSigned, WitnessRemembers, LogWitnessed, LogStored,
-		TaskStarted, TaskWaited, TaskRemoved,
+		TaskStarted, TaskWaited, TaskRemoved, NodeStaged, NodeLinked, NodeCleared,
 		PieceStored, LeavesKept, LogFollowed, BlobCopied, BlobChecked, ChargeLogged, LedgerWritten, ChargeStored, SharesLogged, SharesStored,
 		ReleaseLogged, EvidenceStored, ReleaseKept, RefusalNoted, RefusalStored, RefusalLogged, ReleaseGathers, RosterKept,
-		KeysetKept, KeyAnnounced, PiecesDestroyed, KeysetForgotten, PiecesRotated, WordStored, WrapAdded, WrapUsed, WrapDropped,
+		KeysetKept, KeyAnnounced, PiecesDestroyed, KeysetForgotten, CopiesDropped, PiecesRotated, WordStored, WrapAdded, WrapUsed, WrapDropped,
 		DatasetKeyStored, SchemaStored, BlobStored, BlobsStored, KeyForgotten, BlobsDiscarded, IdentityStored, LabNamed, MoveBegun, MoveMade, MoveEnded}
 	slices.Sort(all)
 	return all
@@ -139,5 +151,6 @@ const (
 	Armed = "LAB_FAILPOINT"
 	Trace = "LAB_FAILPOINT_TRACE"
 	Held  = "LAB_FAILPOINT_HOLD"
+	Once  = "LAB_FAILPOINT_ONCE"  // a file: of processes with the same environment only that dies which makes it
 	Shift = "LAB_FAILPOINT_CLOCK" // by how much their clock is wrong, as in "-2h"
 )

@@ -197,6 +197,18 @@ func TestArmedProgramDies(t *testing.T) {
 	}
 }
 
+// Of processes in one environment one dies: the first.
+func TestOneOfSeveralDies(t *testing.T) {
+	dir := build(t, "-tags", "failpoint", "./testdata/victim")
+	for i, want := range []string{"0", "012", "012"} {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "victim"))
+		cmd.Env = append(os.Environ(), failpoint.Armed+"=lab.job-created:2", failpoint.Once+"="+filepath.Join(dir, "dead"))
+		if out, err := cmd.Output(); string(out) != want || (err != nil) != (i == 0) {
+			t.Errorf("process %d said %q, want %q: %v", i, out, want, err)
+		}
+	}
+}
+
 func TestHeldProgramWaits(t *testing.T) {
 	dir := build(t, "-tags", "failpoint", "./testdata/victim")
 	fifo := filepath.Join(dir, "fifo")

@@ -3,7 +3,9 @@
 package failpoint
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -62,11 +64,30 @@ func count(p Point) int {
 			panic(fmt.Sprintf("%s: %v", Armed, err))
 		}
 	}
-	if passed.times[p] == n {
+	if passed.times[p] == n && first() {
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // the signal has been sent; nothing more is done
 	}
 	return passed.times[p]
+}
+
+// first makes the file of Once. Of several processes one can.
+func first() bool {
+	name := os.Getenv(Once)
+	if name == "" {
+		return true
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return false
+	}
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", Once, err))
+	}
+	return true
 }
 
 // Clock is the machine's, set wrong by Shift.

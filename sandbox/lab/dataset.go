@@ -157,7 +157,9 @@ func (l *Lab) refresh(ctx context.Context, s enclave.Signed, ks *enclave.Keyset)
 	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryKeyset, Subject: s.Digest(), By: ks.By, At: l.now()}); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.KeysetLogged)
 	_, err = l.cfg.Store.PutArtefact(ctx, s, l.cfg.Clock())
+	failpoint.Hit(failpoint.KeysetStored)
 	return err
 }
 

@@ -168,6 +168,7 @@ func (l *Lab) hear(ctx context.Context, o *order, ks *enclave.Keyset, latest enc
 		if _, err := l.cfg.Store.PutArtefact(ctx, answers[i], l.cfg.Clock()); err != nil {
 			return err
 		}
+		failpoint.Hit(failpoint.WordKept)
 	}
 	return l.index(ctx) // for the proofs of what custodians wrote
 }
@@ -228,6 +229,7 @@ func (l *Lab) certify(ctx context.Context, o *order, c enclave.Disposal, roster 
 	if err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.CertKept)
 	if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryCertificate, Subject: s.Digest(), By: l.cfg.Lab.Name(), At: l.now()}); err != nil {
 		return err
 	}

@@ -154,7 +154,10 @@ func (l *Lab) second(ctx context.Context, s enclave.Signed, o *enclave.DisposalO
 		if err := l.announceOnce(ctx, enclave.Entry{Type: enclave.EntryDisposalRequest, Subject: s.Digest(), By: by, Reason: o.Cause, At: l.now()}); err != nil {
 			return s, false, err
 		}
-		return s, false, l.cfg.Store.SetSetting(ctx, requestSetting(o.Keyset), canon.MustMarshal(s))
+		failpoint.Hit(failpoint.RequestLogged)
+		err := l.cfg.Store.SetSetting(ctx, requestSetting(o.Keyset), canon.MustMarshal(s))
+		failpoint.Hit(failpoint.RequestStored)
+		return s, false, err
 	}
 	if before.Digest() != s.Digest() {
 		var was enclave.DisposalOrder

@@ -10,6 +10,7 @@ import (
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/seal"
 	"yingzhou.dev/lab/internal/canon"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 	"yingzhou.dev/lab/sandbox"
 	"yingzhou.dev/lab/sandbox/lab"
@@ -109,5 +110,7 @@ func SignOrder(ctx context.Context, l Ender, by operators.Party, id *keys.Identi
 
 // Forget removes the agency's own copy of a dataset's key.
 func (a *Agency) Forget(ctx context.Context, d *lab.Dataset) error {
-	return a.ring.Forget(ctx, ownKeyName(d))
+	err := a.ring.Forget(ctx, ownKeyName(d))
+	failpoint.Hit(failpoint.KeyForgotten)
+	return err
 }

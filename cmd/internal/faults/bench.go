@@ -53,13 +53,16 @@ func newBench(ctx context.Context) (b *bench, err error) {
 			err = errors.Join(err, b.close())
 		}
 	}()
-	// The worker is the one that is shipped: a scenario approves its bytes.
+	// The worker and the compute node are those that are shipped: a scenario approves their bytes. Custodians have nodes where
+	// the programs lie beside the worker: in a folder of their own, for the flows that need them.
 	build := []struct {
 		tags     string
+		to       string
 		programs []string
-	}{{"failpoint", []string{"lab", "seal", "labd", "custodian", "witness"}}, {"", []string{"worker"}}}
+	}{{"failpoint", b.dir, []string{"lab", "seal", "labd", "custodian", "witness"}}, {"", b.dir, []string{"worker"}},
+		{"failpoint", b.beside(true), []string{"nodehost"}}, {"", b.beside(true), []string{"node"}}}
 	for _, part := range build {
-		args := []string{"build", "-trimpath", "-buildvcs=false", "-tags", part.tags, "-o", b.dir + string(filepath.Separator)}
+		args := []string{"build", "-trimpath", "-buildvcs=false", "-tags", part.tags, "-o", part.to + string(filepath.Separator)}
 		for _, p := range part.programs {
 			args = append(args, "yingzhou.dev/lab/cmd/"+p)
 		}
@@ -68,6 +71,12 @@ func newBench(ctx context.Context) (b *bench, err error) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return b, fmt.Errorf("building %v: %w: %s", part.programs, err, out)
 		}
+	}
+	if err := os.Link(b.worker(false), b.worker(true)); err != nil {
+		return b, err
+	}
+	if err := writeCare(b.dir); err != nil {
+		return b, err
 	}
 	b.schema, b.table = filepath.Join(b.dir, "schema.json"), filepath.Join(b.dir, "table.csv")
 	data, err := examples.Files.ReadFile("health/schema.json")
@@ -80,6 +89,16 @@ func newBench(ctx context.Context) (b *bench, err error) {
 	}
 	return b, errors.Join(os.WriteFile(b.schema, data, 0o600), os.WriteFile(b.table, rows, 0o600))
 }
+
+// beside is the folder of the worker, with the programs of compute nodes or without them.
+func (b *bench) beside(nodes bool) string {
+	if nodes {
+		return filepath.Join(b.dir, "nodes")
+	}
+	return b.dir
+}
+
+func (b *bench) worker(nodes bool) string { return filepath.Join(b.beside(nodes), "worker") }
 
 func (b *bench) close() error { return os.RemoveAll(b.dir) }
 
@@ -108,7 +127,7 @@ func (b *bench) template(ctx context.Context, f *flow) (string, error) {
 	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
 		return "", err
 	}
-	l := &lab{bench: b, dir: dir}
+	l := &lab{bench: b, dir: dir, joint: f.joint}
 	for _, args := range f.prepare {
 		if r := l.run(ctx, nil, args...); r.code != 0 {
 			return "", fmt.Errorf("preparing: %w", r.err())
@@ -122,7 +141,9 @@ func (b *bench) template(ctx context.Context, f *flow) (string, error) {
 type lab struct {
 	*bench
 	dir      string
+	joint    bool // its custodians have compute nodes, and it is asked a joint question
 	env      []string
+	who      string    // folder of services that commands are run in; "" = of whoever's business each is
 	services *services // nil: the lab is embedded in dir
 }
 
@@ -141,7 +162,7 @@ func (b *bench) copy(ctx context.Context, f *flow) (*lab, error) {
 		return nil, err
 	}
 	dir := b.folder()
-	return &lab{bench: b, dir: dir}, os.CopyFS(dir, os.DirFS(from))
+	return &lab{bench: b, dir: dir, joint: f.joint}, os.CopyFS(dir, os.DirFS(from))
 }
 
 func (l *lab) remove() error {
@@ -151,16 +172,33 @@ func (l *lab) remove() error {
 // place says where the lab is to a command, and in services as whom: everybody has a folder of their own.
 func (l *lab) place(args []string) []string {
 	if l.services == nil {
-		return []string{"LAB_DIR=" + l.dir, "LAB_ISOLATION=process"}
+		return []string{"LAB_DIR=" + l.dir, "LAB_ISOLATION=process", "LAB_WORKER=" + l.worker(l.joint)}
 	}
+	folder := l.who
+	if folder == "" {
+		folder = whose(args)
+	}
+	return []string{"LAB_CLIENT=" + filepath.Join(l.dir, folder)}
+}
+
+// whose folder a command is run in.
+func whose(args []string) string {
 	who := hometest.Analyst
 	switch {
+	case slices.Contains(args, "--as"):
+		who = args[slices.Index(args, "--as")+1]
 	case args[0] == "seal", args[1] == "dataset":
+		who = hometest.Steward
+	case args[1] == "key" && args[2] == "rotate": // its own people's business
+		return leader
+	case args[1] == "key":
 		who = hometest.Steward
 	case args[1] == "person":
 		who = hometest.Official
+	case args[1] == "audit":
+		who = "zhao.min"
 	}
-	return []string{"LAB_CLIENT=" + filepath.Join(l.dir, "people", who)}
+	return filepath.Join("people", who)
 }
 
 // result is what a command said and how it ended.
@@ -180,7 +218,7 @@ func (l *lab) run(ctx context.Context, env []string, args ...string) result {
 	ctx, cancel := context.WithTimeout(ctx, 3*patience) // a command that hangs is a fault too
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(l.bench.dir, args[0]), args[1:]...)
-	cmd.Env = slices.Concat(os.Environ(), l.place(args), l.env, env)
+	cmd.Dir, cmd.Env = l.bench.dir, slices.Concat(os.Environ(), l.place(args), l.env, env)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()

@@ -54,7 +54,7 @@ func (l *lab) seen() (s seen, err error) {
 		s.trees = append(s.trees, enclave.Checkpoint{Size: tree.Size, Root: tree.Root})
 	}
 	for _, path := range l.glob(l.custodians() + "/state/shares/*") {
-		if strings.HasPrefix(filepath.Base(path), ".tmp-") {
+		if strings.HasPrefix(filepath.Base(path), ".tmp-") || l.joint { // nodes that compute again give other shares, of the same values
 			continue
 		}
 		data, err := os.ReadFile(path)
@@ -120,7 +120,7 @@ func (l *lab) intact(ctx context.Context, before seen) error {
 // temporary is what nobody needs once everything has come to its end, and blob what the control plane stores, in either
 // layout.
 var (
-	temporary = regexp.MustCompile(`(^|/)(tmp|pending|incoming)/.|(^|/)\.tmp-|/outbox$|/log/.*[0-9]{4,}$`)
+	temporary = regexp.MustCompile(`(^|/)(tmp|pending|incoming|mirror/node)/.|(^|/)\.tmp-|/outbox$|/log/.*[0-9]{4,}$`)
 	blob      = regexp.MustCompile(`^(plane|labd)/blobs/blobs/`)
 )
 
@@ -162,14 +162,16 @@ func consistent(ctx context.Context, log *audit.Log, before seen) error {
 
 // noWorkers looks for a container or a process of the lab's that nobody waits for.
 func (l *lab) noWorkers(ctx context.Context) error {
-	cmdlines, err := filepath.Glob("/proc/[0-9]*/environ")
-	if err != nil {
-		return err
-	}
-	for _, path := range cmdlines {
-		data, err := os.ReadFile(path)
-		if err == nil && strings.Contains(string(data), "LAB_DIR="+l.dir+"\x00") { // another's process cannot be read
-			return fmt.Errorf("a process of the lab is still there: %s", filepath.Dir(path))
+	for file, mark := range map[string]string{"environ": "LAB_DIR=" + l.dir + "\x00", "cmdline": l.dir + "/"} {
+		found, err := filepath.Glob("/proc/[0-9]*/" + file)
+		if err != nil {
+			return err
+		}
+		for _, path := range found {
+			data, err := os.ReadFile(path)
+			if err == nil && strings.Contains(string(data), mark) { // another's process cannot be read
+				return fmt.Errorf("a process of the lab is still there: %s: %q", filepath.Dir(path), data)
+			}
 		}
 	}
 	// A worker in a sandbox of its own has an environment without anything in it, and its input folder as a mount.
@@ -184,7 +186,7 @@ func (l *lab) noWorkers(ctx context.Context) error {
 			continue
 		}
 		for line := range strings.Lines(string(data)) {
-			if strings.Contains(line, staged) && strings.Contains(line, "/tmp/job-") {
+			if root := strings.Fields(line); len(root) > 3 && strings.Contains(root[3], staged) { // proc_pid_mountinfo(5)
 				return fmt.Errorf("a worker of the lab is still there: %s", filepath.Dir(path))
 			}
 		}
@@ -192,12 +194,18 @@ func (l *lab) noWorkers(ctx context.Context) error {
 	if !dockerAnswers(ctx) {
 		return nil
 	}
-	out, err := exec.CommandContext(ctx, "docker", "ps", "-aq", "--filter", "label=yingzhou.lab="+l.nodeDir()).Output()
-	if err != nil {
-		return fmt.Errorf("listing containers: %w", err)
+	labels := []string{"yingzhou.lab=" + l.nodeDir(), "yingzhou.node.owner=" + l.dir}
+	for _, name := range custodians {
+		labels = append(labels, "yingzhou.node.owner="+filepath.Join(l.dir, name, "mirror"))
 	}
-	if len(out) > 0 {
-		return fmt.Errorf("containers of the lab are still there: %s", out)
+	for _, label := range labels {
+		out, err := exec.CommandContext(ctx, "docker", "ps", "-aq", "--filter", "label="+label).Output()
+		if err != nil {
+			return fmt.Errorf("listing containers: %w", err)
+		}
+		if len(out) > 0 {
+			return fmt.Errorf("containers of the lab are still there: %s: %s", label, out)
+		}
 	}
 	return nil
 }
@@ -247,6 +255,9 @@ func (l *lab) charges(ctx context.Context, want int64) error {
 			}
 			if r.Charge == nil {
 				continue
+			}
+			if l.joint != (len(r.Charge.Also) == 1) || len(r.Charge.Also) > 1 {
+				return fmt.Errorf("%s: plan %s is charged to %d datasets beside the first", path, r.Plan.Short(), len(r.Charge.Also))
 			}
 			times[entry{r.By, r.Plan}]++
 			largest[r.Plan] = max(largest[r.Plan], r.Charge.DatasetMicro)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -29,6 +28,7 @@ type flow struct {
 	in      world // "" = both
 	stage   hometest.Stage
 	empty   bool                                    // starts without a lab
+	joint   bool                                    // the custodians have compute nodes, and asking means a joint question
 	prepare [][]string                              // run once on the template, embedded
 	hold    failpoint.Point                         // services: where labd holds the prepared job when the command comes
 	setup   func(ctx context.Context, l *lab) error // services: what happens before the command
@@ -45,6 +45,14 @@ const (
 
 func submit(query string, flags ...string) []string {
 	return append(append([]string{"lab", "job", "submit", "--scenario", hometest.Scenario}, flags...), query)
+}
+
+// question is how this lab is asked.
+func (l *lab) question() []string {
+	if l.joint {
+		return jointQuestion
+	}
+	return submit(question)
 }
 
 func always(args ...string) func(context.Context, *lab) ([]string, error) {
@@ -67,7 +75,7 @@ func but(points ...failpoint.Point) func(failpoint.Point) bool {
 }
 
 func flows() []*flow {
-	return []*flow{
+	return append([]*flow{
 		{name: "job", command: always(submit(question)...), after: jobEnds, points: []failpoint.Point{
 			failpoint.JobCreated, failpoint.PlanLogged, failpoint.PlanStored, failpoint.JobStarted, failpoint.InputsStaged, failpoint.TaskWritten, failpoint.TaskStarted,
 			failpoint.TaskWaited, failpoint.TaskRemoved, failpoint.WorkerEnded, failpoint.ReceiptLogged, failpoint.ReceiptStored, failpoint.OpeningStored,
@@ -98,26 +106,17 @@ func flows() []*flow {
 			_, err := l.must(ctx, newPerson...)
 			return err
 		}, command: always(submit(question)...), after: jobEnds, points: []failpoint.Point{failpoint.RosterKept}, leaves: but(failpoint.RosterKept)},
-		{name: "refresh", in: embedded, command: always("lab", "key", "refresh", hometest.Dataset), after: refreshesAgain, leaves: ofTheLog,
-			points: []failpoint.Point{failpoint.PiecesDestroyed, failpoint.KeysetForgotten}},
-		{name: "rotation", in: embedded, command: always("lab", "key", "rotate", hometest.Dataset), after: rotatesAgain, leaves: ofTheLog,
-			points: []failpoint.Point{failpoint.KeyAnnounced, failpoint.PiecesRotated, failpoint.WrapAdded, failpoint.WrapUsed, failpoint.WrapDropped}},
-		{name: "disposal", in: embedded, command: always(disposal...), after: isDisposedOf, leaves: ofTheLog,
-			points: []failpoint.Point{failpoint.OrderStored, failpoint.OrderLogged, failpoint.KeyAnnounced, failpoint.PiecesDestroyed, failpoint.WordStored,
-				failpoint.BlobsDiscarded, failpoint.KeyForgotten, failpoint.CertLogged, failpoint.CertStored}},
 		{name: "making a lab", in: embedded, empty: true, command: func(_ context.Context, l *lab) ([]string, error) { return []string{"lab", "init", l.dir}, nil }, after: labIsMade,
 			points: []failpoint.Point{failpoint.IdentityStored, failpoint.LabNamed}},
 		{name: "laying out", in: embedded, command: func(_ context.Context, l *lab) ([]string, error) { return l.deploy(), nil }, after: isLaidOut,
 			points: []failpoint.Point{failpoint.MoveBegun, failpoint.MoveMade, failpoint.MoveEnded}, leaves: ofTheLog},
-	}
+	}, append(lifecycle(), jointly())...)
 }
 
 var (
 	newPerson = []string{"lab", "person", "add", "wu.di", "--role", "analyst", "--body", "崇明数科"}
 	refusal   = []failpoint.Point{failpoint.RefusalNoted, failpoint.RefusalStored, failpoint.RefusalLogged, failpoint.EndLogged, failpoint.EndStored}
 )
-
-var disposal = []string{"lab", "dataset", "dispose", hometest.Dataset, "--cause", "achieved", "--reason", "项目验收[2026]8", "--confirm", hometest.Dataset}
 
 // kills runs a flow whole, to learn which points it passes, and makes a case of each: of the first and of the last time.
 func (m *matrix) kills(ctx context.Context, f *flow) ([]fault, error) {
@@ -216,7 +215,7 @@ func (l *lab) ask(ctx context.Context, charged string) (string, error) {
 		Job     string `json:"job"`
 		Charged string `json:"charged_epsilon"`
 	}
-	if err := l.read(ctx, &res, submit(question)...); err != nil {
+	if err := l.read(ctx, &res, l.question()...); err != nil {
 		return "", err
 	}
 	if res.Charged != charged {
@@ -238,6 +237,9 @@ func jobEnds(ctx context.Context, l *lab) error {
 	}
 	if table != again {
 		return fmt.Errorf("asked again, the numbers differ:\n%s\n%s", table, again)
+	}
+	if strings.Count(table, "\n") < 3 {
+		return fmt.Errorf("fewer than two cells were released:\n%s", table)
 	}
 	return l.charges(ctx, 1_000_000)
 }
@@ -357,42 +359,6 @@ func personIsThere(ctx context.Context, l *lab) error {
 	if err == nil && strings.Count(out, "wu.di") != 1 {
 		err = fmt.Errorf("the roster has\n%s", out)
 	}
-	return err
-}
-
-// refreshesAgain deals the key once more, also where the first time came to its end: no piece of an epoch before is left,
-// and the new one is charged by itself.
-func refreshesAgain(ctx context.Context, l *lab) error {
-	if _, err := l.must(ctx, "lab", "key", "refresh", hometest.Dataset); err != nil {
-		return err
-	}
-	return jobEnds(ctx, l)
-}
-
-func rotatesAgain(ctx context.Context, l *lab) error {
-	if _, err := l.must(ctx, "lab", "key", "rotate", hometest.Dataset); err != nil {
-		return err
-	}
-	for _, path := range l.glob(l.custodians() + "/keyring/wrapping.key") {
-		if info, err := os.Stat(path); err != nil || info.Size() != 32 {
-			return fmt.Errorf("an old wrapping key is left in %s: %w", path, err)
-		}
-	}
-	return jobEnds(ctx, l)
-}
-
-// isDisposedOf ends the disposal that was begun. Afterwards nothing can be asked, and no piece is left at any custodian.
-func isDisposedOf(ctx context.Context, l *lab) error {
-	if _, err := l.must(ctx, disposal...); err != nil {
-		return err
-	}
-	if r := l.run(ctx, nil, submit(question)...); r.code == 0 || !strings.Contains(r.errs, "was disposed of") {
-		return fmt.Errorf("a dataset that was disposed of is asked: %w", r.err())
-	}
-	if left := l.glob(l.custodians() + "/keyring/*.wrapped"); len(left) > 0 {
-		return fmt.Errorf("pieces are left: %q", left)
-	}
-	_, err := l.must(ctx, "lab", "dataset", "certificate", hometest.Dataset)
 	return err
 }
 

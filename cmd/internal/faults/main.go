@@ -2,7 +2,7 @@
 // starts it again and checks that nothing was lost, charged twice or left behind; then it does to it what else happens to
 // machines: full disks, torn writes, wrong clocks, old backups, bodies that are away.
 //
-//	go run ./cmd/internal/faults [-world embedded|services] [-run regexp] [-list] [-j 2] [-quick] [-misfortunes]
+//	go run ./cmd/internal/faults [-world embedded|services] [-flow name] [-run regexp] [-list] [-j 2] [-quick] [-misfortunes]
 //
 // It builds the programs with the tag failpoint, prints a line for each case and ends with "faults: N passed, 0 failed".
 package main
@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -34,6 +35,7 @@ func main() {
 	m := matrix{}
 	only := ""
 	flag.StringVar(&only, "run", "", "run the cases that match the regular expression")
+	flag.StringVar(&m.flow, "flow", "", "kill in one flow only, and try nothing else")
 	flag.BoolVar(&m.list, "list", false, "list the cases and run none")
 	flag.IntVar(&m.jobs, "j", 2, "cases at a time")
 	flag.BoolVar(&m.quick, "quick", false, "kill at the first time only that a point is passed")
@@ -59,6 +61,7 @@ func main() {
 // matrix is all cases and what became of them.
 type matrix struct {
 	only       *regexp.Regexp
+	flow       string // only this one; "" = all, and misfortunes
 	list       bool
 	quick      bool
 	misfortune bool // only these
@@ -128,7 +131,7 @@ func (m *matrix) all(ctx context.Context) (all []fault, missed []string, err err
 			continue
 		}
 		for _, f := range flows() {
-			if f.in != "" && f.in != in || m.misfortune {
+			if f.in != "" && f.in != in || m.misfortune || m.flow != "" && m.flow != f.name {
 				continue
 			}
 			kills := m.kills
@@ -141,9 +144,15 @@ func (m *matrix) all(ctx context.Context) (all []fault, missed []string, err err
 			}
 			all = append(all, faults...)
 		}
-		if !m.misfortune {
+		if !m.misfortune && m.flow == "" {
 			missed = append(missed, m.missed(in)...)
 		}
+	}
+	if m.flow != "" {
+		if !slices.ContainsFunc(flows(), func(f *flow) bool { return f.name == m.flow }) {
+			return nil, nil, fmt.Errorf("there is no flow %q", m.flow)
+		}
+		return all, nil, nil
 	}
 	if m.world != served {
 		all = append(all, m.misfortunes()...)

@@ -12,18 +12,10 @@ var without = map[world]map[failpoint.Point]string{
 	embedded: {},
 	served: {
 		failpoint.LabNamed: inAFolder, failpoint.MoveBegun: inAFolder, failpoint.MoveMade: inAFolder, failpoint.MoveEnded: inAFolder,
-		failpoint.KeyAnnounced: notServed, failpoint.PiecesDestroyed: notServed, failpoint.KeysetForgotten: notServed, failpoint.PiecesRotated: notServed,
-		failpoint.WordStored: notServed, failpoint.WrapAdded: notServed, failpoint.WrapUsed: notServed, failpoint.WrapDropped: notServed,
-		failpoint.OrderStored: notServed, failpoint.OrderLogged: notServed, failpoint.CertLogged: notServed, failpoint.CertStored: notServed,
-		failpoint.BlobsDiscarded: notServed, failpoint.KeyForgotten: notServed,
 	},
 }
 
-// Reasons.
-const (
-	inAFolder = "a lab is made in one folder, embedded, and laid out for its daemons afterwards"
-	notServed = "the services carry out refreshes, rotations and disposals too, and no flow of theirs is killed yet: the embedded lab's are"
-)
+const inAFolder = "a lab is made in one folder, embedded, and laid out for its daemons afterwards"
 
 // missed lists the points that no flow of a world passes of those that are there for them, though the table gives no
 // reason, and those that one passes in spite of a reason.

@@ -42,7 +42,7 @@ const (
 var custodians = []string{"custodian-bureau", "custodian-cyber", "custodian-notary"}
 
 // ports are the same in every lab, in deploy's order: labs differ by their address on loopback.
-var ports = []int{7443, 7444, 7445, 7446, 7447}
+var ports = []int{7443, 7444, 7445, 7446, 7447, 7448, 7449, 7450}
 
 // laidHost is the address that templates are laid out with.
 const laidHost = "127.0.0.1"
@@ -84,7 +84,7 @@ func (b *bench) laid(ctx context.Context, f *flow) (string, error) {
 	if err := os.CopyFS(moved, os.DirFS(from)); err != nil {
 		return "", err
 	}
-	if _, err := deploy.Lay(ctx, moved, dir, deploy.Options{Host: laidHost, Ports: ports, Worker: filepath.Join(b.dir, "worker"), Isolation: "process", Now: time.Now()}); err != nil {
+	if _, err := deploy.Lay(ctx, moved, dir, deploy.Options{Host: laidHost, Ports: ports, Worker: b.worker(f.joint), Isolation: "process", Now: time.Now()}); err != nil {
 		return "", err
 	}
 	// Whoever adds people needs the root key, which stays where the lab was made.
@@ -111,7 +111,7 @@ func (b *bench) serve(ctx context.Context, f *flow) (*lab, error) {
 	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
 		return nil, err
 	}
-	l := &lab{bench: b}
+	l := &lab{bench: b, joint: f.joint}
 	return l, l.moveTo(dir)
 }
 
@@ -502,8 +502,14 @@ func (m *matrix) killServices(ctx context.Context, f *flow, part, armed, isolati
 		return err
 	}
 	defer func() { err = errors.Join(err, l.remove()) }()
-	if err := l.rewrite(l.config(labd), `isolation: "process"`, fmt.Sprintf("isolation: %q", isolation)); err != nil {
-		return err
+	isolated := []string{labd}
+	if f.joint {
+		isolated = append(isolated, custodians...)
+	}
+	for _, p := range isolated {
+		if err := l.rewrite(l.config(p), `isolation: "process"`, fmt.Sprintf("isolation: %q", isolation)); err != nil {
+			return err
+		}
 	}
 	args, err := l.whileArmed(ctx, f, part, armed)
 	if err != nil {
@@ -523,6 +529,9 @@ func (l *lab) logs() error {
 
 func (l *lab) whileArmed(ctx context.Context, f *flow, part, at string) (args []string, err error) {
 	arm := failpoint.Armed + "=" + at
+	if p, _, _ := strings.Cut(at, ":"); ofAHost(part, failpoint.Point(p)) {
+		return l.whileHostArmed(ctx, f, part, arm)
+	}
 	armed, env := []string{part}, map[string][]string{}
 	if part == everyone {
 		armed = custodians

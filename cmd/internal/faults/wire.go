@@ -66,6 +66,7 @@ func (m *matrix) onTheWire() []fault {
 	for _, file := range []string{leader + "/state/log-seen.json", witness + "/state/checkpoint.seen", labd + "/log/checkpoint.cosigned"} {
 		out = append(out, with(file+" torn", job, func(ctx context.Context, l *lab) error { return tornWhole(ctx, l, file) }))
 	}
+	// Of the custodians that endorse, only who is first with it records the release (failpoint.ReleaseKept); each stores evidence.
 	for _, cut := range []struct {
 		when  string
 		where string // who is held while the wire is cut
@@ -76,12 +77,12 @@ func (m *matrix) onTheWire() []fault {
 		{"during stage one", leader, failpoint.SharesLogged, 1},
 		{"after a share was stored, before its answer", leader, failpoint.SharesStored, 1},
 		{"between the stages", leader, failpoint.SharesLogged, 2},
-		{"after the endorsement was stored, before its answer", leader, failpoint.ReleaseKept, 1},
+		{"after an endorsement's evidence was stored, before its answer", leader, failpoint.EvidenceStored, 1},
 		{"after all endorsements, before the answer", leader, failpoint.ReleaseGathers, 1},
 		{"during the commit", other, failpoint.ChargeStored, 1},
 		{"after a share was stored, before its answer", other, failpoint.SharesStored, 1},
 		{"between the stages", other, failpoint.SharesLogged, 2},
-		{"after the endorsement was stored, before its answer", other, failpoint.ReleaseKept, 1},
+		{"after an endorsement's evidence was stored, before its answer", other, failpoint.EvidenceStored, 1},
 	} {
 		from := labd
 		if cut.where == other {

@@ -129,7 +129,6 @@ func (h *Home) DisposeDataset(ctx context.Context, dataset, who, cause, reason s
 		if err != nil {
 			return nil, err
 		}
-		failpoint.Hit(failpoint.KeyForgotten)
 	}
 	return h.Lab.Dispose(ctx, dataset)
 }

@@ -24,6 +24,7 @@ import (
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/internal/durable"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/operators"
 )
 
@@ -200,14 +201,19 @@ func (d *Driver) run(ctx context.Context, job release.NodeJob) (_ *nodejob.Resul
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() {
+		err = errors.Join(err, os.RemoveAll(dir))
+		failpoint.Hit(failpoint.NodeCleared)
+	}()
 	run := nodejob.Run{ID: filepath.Base(dir), Program: id.Program, Inputs: filepath.Join(dir, "in"), Links: filepath.Join(dir, "link"), Limits: d.cfg.Limits}
 	if err := d.stage(job, run.Inputs, run.Links); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.NodeStaged)
 	if err := m.Open(run.Links); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.NodeLinked)
 	if run.Stdin, err = d.job(job, m, cert, key); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/enclave/store"
 	"yingzhou.dev/lab/enclave/store/datakey"
+	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/sandbox/gate"
 )
 
@@ -37,6 +38,7 @@ func (d *destroyer) Discard(ctx context.Context, lineage enclave.Digest, blobs [
 			}
 		}
 	}
+	failpoint.Hit(failpoint.BlobsDiscarded)
 	for _, at := range d.stores {
 		for _, b := range blobs {
 			if err := at.Verify(ctx, b); !errors.Is(err, enclave.ErrNotFound) {
