@@ -38,6 +38,8 @@ func Methods() rpc.Table {
 		enclavev1.CustodianService_GetEvidence_FullMethodName: {Roles: peers, Deadline: time.Minute},
 		enclavev1.CustodianService_Lead_FullMethodName:        {Roles: lab, Deadline: time.Hour, Max: rpc.MaxMessage},
 		enclavev1.CustodianService_Recheck_FullMethodName:     {Roles: []string{"lab", "auditor"}, Deadline: 20 * time.Minute, Max: rpc.MaxMessage},
+		enclavev1.CustodianService_LeadBatch_FullMethodName:   {Roles: lab, Deadline: time.Hour, Max: rpc.MaxMessage},
+		enclavev1.CustodianService_HelpBatch_FullMethodName:   {Roles: peers, Deadline: time.Hour, Max: rpc.MaxMessage},
 		enclavev1.CustodianService_GetStatus_FullMethodName: {Roles: []string{"lab", "custodian", "auditor", "official", "steward"},
 			Deadline: 10 * time.Second},
 	}
@@ -198,13 +200,32 @@ func (c *Client) Lead(ctx context.Context, b *enclave.Bundle, step func(string))
 				step(e.Stage)
 			}
 		case *enclavev1.LeadResponse_Outcome:
-			out := &Outcome{Table: e.Outcome.GetTable()}
-			if err := errors.Join(canon.Unmarshal(e.Outcome.GetRelease(), &out.Release), canon.Unmarshal(e.Outcome.GetProof(), &out.Proof)); err != nil {
-				return nil, fmt.Errorf("outcome from custodian %q: %w", c.name, err)
-			}
-			return out, nil
+			return c.outcome(e.Outcome)
 		}
 	}
+}
+
+// LeadBatch has the custodian count and release the batch of a dossier with the collection's helper.
+func (c *Client) LeadBatch(ctx context.Context, b *enclave.CollectionBundle) (*Outcome, error) {
+	ctx, cancel := within(ctx, enclavev1.CustodianService_LeadBatch_FullMethodName)
+	defer cancel()
+	data, err := encode("a dossier", b)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.rpc.LeadBatch(ctx, &enclavev1.LeadBatchRequest{Bundle: data})
+	if err != nil {
+		return nil, c.fault(err)
+	}
+	return c.outcome(resp.GetOutcome())
+}
+
+func (c *Client) outcome(m *enclavev1.Outcome) (*Outcome, error) {
+	out := &Outcome{Table: m.GetTable()}
+	if err := errors.Join(canon.Unmarshal(m.GetRelease(), &out.Release), canon.Unmarshal(m.GetProof(), &out.Proof)); err != nil {
+		return nil, fmt.Errorf("outcome from custodian %q: %w", c.name, err)
+	}
+	return out, nil
 }
 
 // Recheck has the custodian hold a finished release against its own pieces, with the evidence that the custodian "of" kept;

@@ -480,6 +480,39 @@ func TestCollectionGateInOrder(t *testing.T) {
 	}
 }
 
+// Blobs that the control plane keeps back, cuts or alters, and files that are no reports, end a batch before any charge.
+func TestCollectionBlobs(t *testing.T) {
+	w := newCollecting(t, 20, nil)
+	reports := w.reports(0, 20)
+	for name, c := range map[string]struct {
+		data  []byte
+		spoil func(path string) error
+		want  error
+	}{
+		"kept back": {reports[:], os.Remove, enclave.ErrNotFound},
+		"altered": {append(w.reports(0, 1), reports...), func(path string) error {
+			data, err := os.ReadFile(path)
+			data[1000] ^= 1
+			return errors.Join(err, os.Chmod(path, 0o600), os.WriteFile(path, data, 0o600))
+		}, release.ErrBatch},
+		"cut":            {append(w.reports(1, 2), reports...), func(path string) error { return errors.Join(os.Chmod(path, 0o600), os.Truncate(path, 5000)) }, release.ErrBatch},
+		"no reports":     {[]byte("these are no reports"), func(string) error { return nil }, release.ErrBatch},
+		"half a report":  {reports[:len(reports)-1], func(string) error { return nil }, release.ErrBatch},
+		"more than most": {[]byte{0xff, 0xff, 0xff, 0xff, 0}, func(string) error { return nil }, release.ErrBatch},
+	} {
+		b := w.deliver(1, c.data)
+		w.check(c.spoil(w.blobs.Path(canon.Sum(c.data))))
+		if _, _, err := w.lead(b, nil); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got := w.charges(); len(got) != 0 || w.totals() != 0 {
+		t.Errorf("charges %v, %d totals", got, w.totals())
+	}
+	_, _, err := w.lead(w.deliver(1, w.reports(0, 20)), nil)
+	w.check(err)
+}
+
 // A receipt with anything exchanged does not verify.
 func TestCollectedOffline(t *testing.T) {
 	w := newCollecting(t, 20, nil)

@@ -3,6 +3,7 @@ package release_test
 import (
 	"context"
 	"errors"
+	"io"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -329,6 +330,20 @@ func TestWrongCertificates(t *testing.T) {
 		enclavev1.CustodianService_Lead_FullMethodName: func(ctx context.Context, c enclavev1.CustodianServiceClient) error {
 			s, err := c.Lead(ctx, &enclavev1.LeadRequest{Bundle: body})
 			if err == nil {
+				_, err = s.Recv()
+			}
+			return err
+		},
+		enclavev1.CustodianService_LeadBatch_FullMethodName: func(ctx context.Context, c enclavev1.CustodianServiceClient) error {
+			_, err := c.LeadBatch(ctx, &enclavev1.LeadBatchRequest{})
+			return err
+		},
+		enclavev1.CustodianService_HelpBatch_FullMethodName: func(ctx context.Context, c enclavev1.CustodianServiceClient) error {
+			s, err := c.HelpBatch(ctx)
+			if err == nil {
+				err = s.Send(&enclavev1.HelpBatchRequest{Call: &enclavev1.HelpBatchRequest_Begin{Begin: 1}})
+			}
+			if err == nil || errors.Is(err, io.EOF) {
 				_, err = s.Recv()
 			}
 			return err

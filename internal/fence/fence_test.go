@@ -60,7 +60,7 @@ var may = []struct{ pkg, imports, why string }{
 	{"./enclave/refusal", "./enclave/api/v1", "whoever asks a custodian must know its no, and need not link what opens data"},
 	{"./enclave/feed", "./enclave ./enclave/api/v1 ./enclave/refusal ./internal/canon", "it carries what the control plane offers, and believes nothing"},
 	{"./enclave/custodian", "./enclave ./enclave/api/v1 ./enclave/refusal ./internal/canon ./internal/rpc", "who asks a custodian needs nothing that opens data"},
-	{"./enclave/release/service", "./enclave ./enclave/api/v1 ./enclave/custodian ./enclave/keys ./enclave/refusal ./enclave/release ./internal/canon ./internal/rpc ./operators",
+	{"./enclave/release/service", "./enclave ./enclave/api/v1 ./enclave/custodian ./enclave/keys ./enclave/mpc/prio3 ./enclave/refusal ./enclave/release ./internal/canon ./internal/rpc ./operators",
 		"it puts a custodian on the network and decides nothing"},
 	{"./enclave/release", "./enclave ./enclave/refusal ./enclave/dp ./enclave/he ./enclave/he/evaluator ./enclave/keys ./enclave/mpc ./enclave/mpc/shares ./enclave/program ./enclave/store ./internal/canon ./internal/durable ./operators",
 		"a custodian checks everything by itself and believes nothing that runs jobs"},

@@ -50,6 +50,26 @@ func (g *Gate) Release(ctx context.Context, b *enclave.Bundle, step func(string)
 	return nil, errors.Join(lost...)
 }
 
+// Collect implements lab.Collector: the leader that the collection names counts a batch with its helper.
+func (g *Gate) Collect(ctx context.Context, b *enclave.CollectionBundle) (*lab.Collected, error) {
+	var c enclave.Collection
+	if err := b.Collection.Open(enclave.KindCollection, &c); err != nil {
+		return nil, err
+	}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(g.custodians, func(cu *custodian.Client) bool { return cu.Name() == c.Aggregators[0] })
+	if i < 0 {
+		return nil, fmt.Errorf("custodian %q: the control plane's configuration does not say where it is", c.Aggregators[0])
+	}
+	out, err := g.custodians[i].LeadBatch(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return &lab.Collected{Release: out.Release, Table: out.Table, Proof: out.Proof}, nil
+}
+
 // Refused implements lab.Gate: a refusal that asking again cannot change ends a job.
 func (g *Gate) Refused(err error) (string, bool) {
 	if refusal.Final(err) {

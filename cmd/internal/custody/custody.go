@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"yingzhou.dev/lab/enclave/keys"
 	"yingzhou.dev/lab/enclave/keys/transit"
 	"yingzhou.dev/lab/enclave/mirror"
+	"yingzhou.dev/lab/enclave/mpc/prio3"
 	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/enclave/release/service"
@@ -149,7 +151,14 @@ func (b *body) open() (_ *rpc.Server, serveNode func(context.Context) error, err
 	if err := watch(b.env.Metrics, me); err != nil {
 		return nil, nil, err
 	}
-	_, err = service.Register(srv, service.Config{Custodian: me, Open: id.Open, Peers: peers, Logger: b.env.Logger})
+	// The state of collections is backed up with the rest of State; copies of reports lie with those of blobs.
+	collects, err := prio3.NewHost(prio3.HostConfig{Dir: filepath.Join(b.cfg.State, "collections"), Identity: id, Gate: me.Collections(), Roster: me.Roster, Blobs: copies,
+		Clock: b.env.Clock, Workers: max(1, b.cfg.Workers)})
+	if err != nil {
+		return nil, nil, err
+	}
+	b.closes = append(b.closes, collects.Close)
+	_, err = service.Register(srv, service.Config{Custodian: me, Open: id.Open, Peers: peers, Collects: collects, Logger: b.env.Logger})
 	return srv, serveNode, err
 }
 

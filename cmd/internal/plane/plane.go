@@ -267,7 +267,7 @@ func (p *plane) openLab(ctx context.Context) error {
 	if err := durable.MkdirAll(tmp, 0o700); err != nil {
 		return err
 	}
-	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Inputs: copies, NodeProgram: p.identifyNode, Worker: p.worker, Admission: p.worker.Queue,
+	p.lab, err = lab.New(ctx, lab.Config{Store: p.records, Log: p.log, Gate: custodians, Collector: custodians, Inputs: copies, NodeProgram: p.identifyNode, Worker: p.worker, Admission: p.worker.Queue,
 		Destroyer: &destroyer{Gate: custodians, stores: slices.Compact([]*store.Store{p.blobs, p.copies}), dataKeys: p.dataKeys}, Lab: labKey, Node: nodeKey,
 		RootKey: p.cfg.root, TempDir: tmp, Blobs: p.blobs, Watch: p.watchers.Note, Clock: p.env.Clock, Logger: p.env.Logger})
 	if err != nil {

@@ -1179,6 +1179,369 @@ func (x *RecheckResponse) GetEvidenceBy() string {
 	return ""
 }
 
+type LeadBatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bundle        []byte                 `protobuf:"bytes,1,opt,name=bundle,proto3" json:"bundle,omitempty"` // CollectionBundle without release
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeadBatchRequest) Reset() {
+	*x = LeadBatchRequest{}
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeadBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeadBatchRequest) ProtoMessage() {}
+
+func (x *LeadBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeadBatchRequest.ProtoReflect.Descriptor instead.
+func (*LeadBatchRequest) Descriptor() ([]byte, []int) {
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *LeadBatchRequest) GetBundle() []byte {
+	if x != nil {
+		return x.Bundle
+	}
+	return nil
+}
+
+type LeadBatchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Outcome       *Outcome               `protobuf:"bytes,1,opt,name=outcome,proto3" json:"outcome,omitempty"` // of a Collected
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeadBatchResponse) Reset() {
+	*x = LeadBatchResponse{}
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeadBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeadBatchResponse) ProtoMessage() {}
+
+func (x *LeadBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeadBatchResponse.ProtoReflect.Descriptor instead.
+func (*LeadBatchResponse) Descriptor() ([]byte, []int) {
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LeadBatchResponse) GetOutcome() *Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+// HelpBatchRequest is one call of a leader.
+type HelpBatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Call:
+	//
+	//	*HelpBatchRequest_Bundle
+	//	*HelpBatchRequest_Join
+	//	*HelpBatchRequest_Begin
+	//	*HelpBatchRequest_Prepare
+	//	*HelpBatchRequest_Commit
+	//	*HelpBatchRequest_Finish
+	//	*HelpBatchRequest_Endorse
+	Call          isHelpBatchRequest_Call `protobuf_oneof:"call"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HelpBatchRequest) Reset() {
+	*x = HelpBatchRequest{}
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HelpBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HelpBatchRequest) ProtoMessage() {}
+
+func (x *HelpBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HelpBatchRequest.ProtoReflect.Descriptor instead.
+func (*HelpBatchRequest) Descriptor() ([]byte, []int) {
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *HelpBatchRequest) GetCall() isHelpBatchRequest_Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *HelpBatchRequest) GetBundle() []byte {
+	if x != nil {
+		if x, ok := x.Call.(*HelpBatchRequest_Bundle); ok {
+			return x.Bundle
+		}
+	}
+	return nil
+}
+
+func (x *HelpBatchRequest) GetJoin() []byte {
+	if x != nil {
+		if x, ok := x.Call.(*HelpBatchRequest_Join); ok {
+			return x.Join
+		}
+	}
+	return nil
+}
+
+func (x *HelpBatchRequest) GetBegin() int64 {
+	if x != nil {
+		if x, ok := x.Call.(*HelpBatchRequest_Begin); ok {
+			return x.Begin
+		}
+	}
+	return 0
+}
+
+func (x *HelpBatchRequest) GetPrepare() []byte {
+	if x != nil {
+		if x, ok := x.Call.(*HelpBatchRequest_Prepare); ok {
+			return x.Prepare
+		}
+	}
+	return nil
+}
+
+func (x *HelpBatchRequest) GetCommit() []byte {
+	if x != nil {
+		if x, ok := x.Call.(*HelpBatchRequest_Commit); ok {
+			return x.Commit
+		}
+	}
+	return nil
+}
+
+func (x *HelpBatchRequest) GetFinish() []byte {
+	if x != nil {
+		if x, ok := x.Call.(*HelpBatchRequest_Finish); ok {
+			return x.Finish
+		}
+	}
+	return nil
+}
+
+func (x *HelpBatchRequest) GetEndorse() *EndorseBatch {
+	if x != nil {
+		if x, ok := x.Call.(*HelpBatchRequest_Endorse); ok {
+			return x.Endorse
+		}
+	}
+	return nil
+}
+
+type isHelpBatchRequest_Call interface {
+	isHelpBatchRequest_Call()
+}
+
+type HelpBatchRequest_Bundle struct {
+	Bundle []byte `protobuf:"bytes,1,opt,name=bundle,proto3,oneof"` // CollectionBundle: the first message, and no other
+}
+
+type HelpBatchRequest_Join struct {
+	Join []byte `protobuf:"bytes,2,opt,name=join,proto3,oneof"` // Signed VerifyKey
+}
+
+type HelpBatchRequest_Begin struct {
+	Begin int64 `protobuf:"varint,3,opt,name=begin,proto3,oneof"` // number of the batch
+}
+
+type HelpBatchRequest_Prepare struct {
+	Prepare []byte `protobuf:"bytes,4,opt,name=prepare,proto3,oneof"` // Signed PrepShares of the next chunk
+}
+
+type HelpBatchRequest_Commit struct {
+	Commit []byte `protobuf:"bytes,5,opt,name=commit,proto3,oneof"` // Signed Summary
+}
+
+type HelpBatchRequest_Finish struct {
+	Finish []byte `protobuf:"bytes,6,opt,name=finish,proto3,oneof"` // Signed Summary
+}
+
+type HelpBatchRequest_Endorse struct {
+	Endorse *EndorseBatch `protobuf:"bytes,7,opt,name=endorse,proto3,oneof"` // the last call
+}
+
+func (*HelpBatchRequest_Bundle) isHelpBatchRequest_Call() {}
+
+func (*HelpBatchRequest_Join) isHelpBatchRequest_Call() {}
+
+func (*HelpBatchRequest_Begin) isHelpBatchRequest_Call() {}
+
+func (*HelpBatchRequest_Prepare) isHelpBatchRequest_Call() {}
+
+func (*HelpBatchRequest_Commit) isHelpBatchRequest_Call() {}
+
+func (*HelpBatchRequest_Finish) isHelpBatchRequest_Call() {}
+
+func (*HelpBatchRequest_Endorse) isHelpBatchRequest_Call() {}
+
+type EndorseBatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Collected     []byte                 `protobuf:"bytes,1,opt,name=collected,proto3" json:"collected,omitempty"` // Collected
+	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`         // LogProof of its entry
+	Total         []byte                 `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`         // the leader's Signed Total, encrypted to this custodian
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndorseBatch) Reset() {
+	*x = EndorseBatch{}
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndorseBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndorseBatch) ProtoMessage() {}
+
+func (x *EndorseBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndorseBatch.ProtoReflect.Descriptor instead.
+func (*EndorseBatch) Descriptor() ([]byte, []int) {
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *EndorseBatch) GetCollected() []byte {
+	if x != nil {
+		return x.Collected
+	}
+	return nil
+}
+
+func (x *EndorseBatch) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *EndorseBatch) GetTotal() []byte {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+type HelpBatchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answer        []byte                 `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`                               // to prepare: Signed PrepShares; to finish: Signed Total, encrypted to the caller; to endorse: Signature
+	NotPrepared   bool                   `protobuf:"varint,2,opt,name=not_prepared,json=notPrepared,proto3" json:"not_prepared,omitempty"` // the batch must be begun: this custodian has not prepared it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HelpBatchResponse) Reset() {
+	*x = HelpBatchResponse{}
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HelpBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HelpBatchResponse) ProtoMessage() {}
+
+func (x *HelpBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HelpBatchResponse.ProtoReflect.Descriptor instead.
+func (*HelpBatchResponse) Descriptor() ([]byte, []int) {
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *HelpBatchResponse) GetAnswer() []byte {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *HelpBatchResponse) GetNotPrepared() bool {
+	if x != nil {
+		return x.NotPrepared
+	}
+	return false
+}
+
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1187,7 +1550,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[23]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1562,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[23]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1575,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{23}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{28}
 }
 
 type GetStatusResponse struct {
@@ -1231,7 +1594,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[24]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1606,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_enclave_api_v1_custodian_proto_msgTypes[24]
+	mi := &file_enclave_api_v1_custodian_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1619,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{24}
+	return file_enclave_api_v1_custodian_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetStatusResponse) GetName() string {
@@ -1386,7 +1749,27 @@ const file_enclave_api_v1_custodian_proto_rawDesc = "" +
 	"\x02of\x18\x02 \x01(\tR\x02of\"2\n" +
 	"\x0fRecheckResponse\x12\x1f\n" +
 	"\vevidence_by\x18\x01 \x01(\tR\n" +
-	"evidenceBy\"\x12\n" +
+	"evidenceBy\"*\n" +
+	"\x10LeadBatchRequest\x12\x16\n" +
+	"\x06bundle\x18\x01 \x01(\fR\x06bundle\">\n" +
+	"\x11LeadBatchResponse\x12)\n" +
+	"\aoutcome\x18\x01 \x01(\v2\x0f.lab.v1.OutcomeR\aoutcome\"\xe4\x01\n" +
+	"\x10HelpBatchRequest\x12\x18\n" +
+	"\x06bundle\x18\x01 \x01(\fH\x00R\x06bundle\x12\x14\n" +
+	"\x04join\x18\x02 \x01(\fH\x00R\x04join\x12\x16\n" +
+	"\x05begin\x18\x03 \x01(\x03H\x00R\x05begin\x12\x1a\n" +
+	"\aprepare\x18\x04 \x01(\fH\x00R\aprepare\x12\x18\n" +
+	"\x06commit\x18\x05 \x01(\fH\x00R\x06commit\x12\x18\n" +
+	"\x06finish\x18\x06 \x01(\fH\x00R\x06finish\x120\n" +
+	"\aendorse\x18\a \x01(\v2\x14.lab.v1.EndorseBatchH\x00R\aendorseB\x06\n" +
+	"\x04call\"X\n" +
+	"\fEndorseBatch\x12\x1c\n" +
+	"\tcollected\x18\x01 \x01(\fR\tcollected\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\fR\x05total\"N\n" +
+	"\x11HelpBatchResponse\x12\x16\n" +
+	"\x06answer\x18\x01 \x01(\fR\x06answer\x12!\n" +
+	"\fnot_prepared\x18\x02 \x01(\bR\vnotPrepared\"\x12\n" +
 	"\x10GetStatusRequest\"\xd6\x02\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
@@ -1401,7 +1784,7 @@ const file_enclave_api_v1_custodian_proto_rawDesc = "" +
 	"\atrouble\x18\a \x01(\tR\atrouble\x1a:\n" +
 	"\fRecordsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\xdd\x05\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\xe5\x06\n" +
 	"\x10CustodianService\x127\n" +
 	"\x06Accept\x12\x15.lab.v1.AcceptRequest\x1a\x16.lab.v1.AcceptResponse\x127\n" +
 	"\x06Retire\x12\x15.lab.v1.RetireRequest\x1a\x16.lab.v1.RetireResponse\x12:\n" +
@@ -1414,6 +1797,8 @@ const file_enclave_api_v1_custodian_proto_rawDesc = "" +
 	"\x04Lead\x12\x13.lab.v1.LeadRequest\x1a\x14.lab.v1.LeadResponse0\x01\x12F\n" +
 	"\vGetEvidence\x12\x1a.lab.v1.GetEvidenceRequest\x1a\x1b.lab.v1.GetEvidenceResponse\x12:\n" +
 	"\aRecheck\x12\x16.lab.v1.RecheckRequest\x1a\x17.lab.v1.RecheckResponse\x12@\n" +
+	"\tLeadBatch\x12\x18.lab.v1.LeadBatchRequest\x1a\x19.lab.v1.LeadBatchResponse\x12D\n" +
+	"\tHelpBatch\x12\x18.lab.v1.HelpBatchRequest\x1a\x19.lab.v1.HelpBatchResponse(\x010\x01\x12@\n" +
 	"\tGetStatus\x12\x18.lab.v1.GetStatusRequest\x1a\x19.lab.v1.GetStatusResponseB+Z)yingzhou.dev/lab/enclave/api/v1;enclavev1b\x06proto3"
 
 var (
@@ -1428,7 +1813,7 @@ func file_enclave_api_v1_custodian_proto_rawDescGZIP() []byte {
 	return file_enclave_api_v1_custodian_proto_rawDescData
 }
 
-var file_enclave_api_v1_custodian_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_enclave_api_v1_custodian_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_enclave_api_v1_custodian_proto_goTypes = []any{
 	(*AcceptRequest)(nil),       // 0: lab.v1.AcceptRequest
 	(*AcceptResponse)(nil),      // 1: lab.v1.AcceptResponse
@@ -1453,44 +1838,55 @@ var file_enclave_api_v1_custodian_proto_goTypes = []any{
 	(*GetEvidenceResponse)(nil), // 20: lab.v1.GetEvidenceResponse
 	(*RecheckRequest)(nil),      // 21: lab.v1.RecheckRequest
 	(*RecheckResponse)(nil),     // 22: lab.v1.RecheckResponse
-	(*GetStatusRequest)(nil),    // 23: lab.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),   // 24: lab.v1.GetStatusResponse
-	nil,                         // 25: lab.v1.RecordsRequest.HeightsEntry
-	nil,                         // 26: lab.v1.GetStatusResponse.RecordsEntry
+	(*LeadBatchRequest)(nil),    // 23: lab.v1.LeadBatchRequest
+	(*LeadBatchResponse)(nil),   // 24: lab.v1.LeadBatchResponse
+	(*HelpBatchRequest)(nil),    // 25: lab.v1.HelpBatchRequest
+	(*EndorseBatch)(nil),        // 26: lab.v1.EndorseBatch
+	(*HelpBatchResponse)(nil),   // 27: lab.v1.HelpBatchResponse
+	(*GetStatusRequest)(nil),    // 28: lab.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),   // 29: lab.v1.GetStatusResponse
+	nil,                         // 30: lab.v1.RecordsRequest.HeightsEntry
+	nil,                         // 31: lab.v1.GetStatusResponse.RecordsEntry
 }
 var file_enclave_api_v1_custodian_proto_depIdxs = []int32{
-	25, // 0: lab.v1.RecordsRequest.heights:type_name -> lab.v1.RecordsRequest.HeightsEntry
+	30, // 0: lab.v1.RecordsRequest.heights:type_name -> lab.v1.RecordsRequest.HeightsEntry
 	18, // 1: lab.v1.LeadResponse.outcome:type_name -> lab.v1.Outcome
-	26, // 2: lab.v1.GetStatusResponse.records:type_name -> lab.v1.GetStatusResponse.RecordsEntry
-	0,  // 3: lab.v1.CustodianService.Accept:input_type -> lab.v1.AcceptRequest
-	2,  // 4: lab.v1.CustodianService.Retire:input_type -> lab.v1.RetireRequest
-	4,  // 5: lab.v1.CustodianService.Dispose:input_type -> lab.v1.DisposeRequest
-	6,  // 6: lab.v1.CustodianService.Rotate:input_type -> lab.v1.RotateRequest
-	8,  // 7: lab.v1.CustodianService.Records:input_type -> lab.v1.RecordsRequest
-	10, // 8: lab.v1.CustodianService.Commit:input_type -> lab.v1.CommitRequest
-	12, // 9: lab.v1.CustodianService.Share:input_type -> lab.v1.ShareRequest
-	14, // 10: lab.v1.CustodianService.Endorse:input_type -> lab.v1.EndorseRequest
-	16, // 11: lab.v1.CustodianService.Lead:input_type -> lab.v1.LeadRequest
-	19, // 12: lab.v1.CustodianService.GetEvidence:input_type -> lab.v1.GetEvidenceRequest
-	21, // 13: lab.v1.CustodianService.Recheck:input_type -> lab.v1.RecheckRequest
-	23, // 14: lab.v1.CustodianService.GetStatus:input_type -> lab.v1.GetStatusRequest
-	1,  // 15: lab.v1.CustodianService.Accept:output_type -> lab.v1.AcceptResponse
-	3,  // 16: lab.v1.CustodianService.Retire:output_type -> lab.v1.RetireResponse
-	5,  // 17: lab.v1.CustodianService.Dispose:output_type -> lab.v1.DisposeResponse
-	7,  // 18: lab.v1.CustodianService.Rotate:output_type -> lab.v1.RotateResponse
-	9,  // 19: lab.v1.CustodianService.Records:output_type -> lab.v1.RecordsResponse
-	11, // 20: lab.v1.CustodianService.Commit:output_type -> lab.v1.CommitResponse
-	13, // 21: lab.v1.CustodianService.Share:output_type -> lab.v1.ShareResponse
-	15, // 22: lab.v1.CustodianService.Endorse:output_type -> lab.v1.EndorseResponse
-	17, // 23: lab.v1.CustodianService.Lead:output_type -> lab.v1.LeadResponse
-	20, // 24: lab.v1.CustodianService.GetEvidence:output_type -> lab.v1.GetEvidenceResponse
-	22, // 25: lab.v1.CustodianService.Recheck:output_type -> lab.v1.RecheckResponse
-	24, // 26: lab.v1.CustodianService.GetStatus:output_type -> lab.v1.GetStatusResponse
-	15, // [15:27] is the sub-list for method output_type
-	3,  // [3:15] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	18, // 2: lab.v1.LeadBatchResponse.outcome:type_name -> lab.v1.Outcome
+	26, // 3: lab.v1.HelpBatchRequest.endorse:type_name -> lab.v1.EndorseBatch
+	31, // 4: lab.v1.GetStatusResponse.records:type_name -> lab.v1.GetStatusResponse.RecordsEntry
+	0,  // 5: lab.v1.CustodianService.Accept:input_type -> lab.v1.AcceptRequest
+	2,  // 6: lab.v1.CustodianService.Retire:input_type -> lab.v1.RetireRequest
+	4,  // 7: lab.v1.CustodianService.Dispose:input_type -> lab.v1.DisposeRequest
+	6,  // 8: lab.v1.CustodianService.Rotate:input_type -> lab.v1.RotateRequest
+	8,  // 9: lab.v1.CustodianService.Records:input_type -> lab.v1.RecordsRequest
+	10, // 10: lab.v1.CustodianService.Commit:input_type -> lab.v1.CommitRequest
+	12, // 11: lab.v1.CustodianService.Share:input_type -> lab.v1.ShareRequest
+	14, // 12: lab.v1.CustodianService.Endorse:input_type -> lab.v1.EndorseRequest
+	16, // 13: lab.v1.CustodianService.Lead:input_type -> lab.v1.LeadRequest
+	19, // 14: lab.v1.CustodianService.GetEvidence:input_type -> lab.v1.GetEvidenceRequest
+	21, // 15: lab.v1.CustodianService.Recheck:input_type -> lab.v1.RecheckRequest
+	23, // 16: lab.v1.CustodianService.LeadBatch:input_type -> lab.v1.LeadBatchRequest
+	25, // 17: lab.v1.CustodianService.HelpBatch:input_type -> lab.v1.HelpBatchRequest
+	28, // 18: lab.v1.CustodianService.GetStatus:input_type -> lab.v1.GetStatusRequest
+	1,  // 19: lab.v1.CustodianService.Accept:output_type -> lab.v1.AcceptResponse
+	3,  // 20: lab.v1.CustodianService.Retire:output_type -> lab.v1.RetireResponse
+	5,  // 21: lab.v1.CustodianService.Dispose:output_type -> lab.v1.DisposeResponse
+	7,  // 22: lab.v1.CustodianService.Rotate:output_type -> lab.v1.RotateResponse
+	9,  // 23: lab.v1.CustodianService.Records:output_type -> lab.v1.RecordsResponse
+	11, // 24: lab.v1.CustodianService.Commit:output_type -> lab.v1.CommitResponse
+	13, // 25: lab.v1.CustodianService.Share:output_type -> lab.v1.ShareResponse
+	15, // 26: lab.v1.CustodianService.Endorse:output_type -> lab.v1.EndorseResponse
+	17, // 27: lab.v1.CustodianService.Lead:output_type -> lab.v1.LeadResponse
+	20, // 28: lab.v1.CustodianService.GetEvidence:output_type -> lab.v1.GetEvidenceResponse
+	22, // 29: lab.v1.CustodianService.Recheck:output_type -> lab.v1.RecheckResponse
+	24, // 30: lab.v1.CustodianService.LeadBatch:output_type -> lab.v1.LeadBatchResponse
+	27, // 31: lab.v1.CustodianService.HelpBatch:output_type -> lab.v1.HelpBatchResponse
+	29, // 32: lab.v1.CustodianService.GetStatus:output_type -> lab.v1.GetStatusResponse
+	19, // [19:33] is the sub-list for method output_type
+	5,  // [5:19] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_enclave_api_v1_custodian_proto_init() }
@@ -1502,13 +1898,22 @@ func file_enclave_api_v1_custodian_proto_init() {
 		(*LeadResponse_Stage)(nil),
 		(*LeadResponse_Outcome)(nil),
 	}
+	file_enclave_api_v1_custodian_proto_msgTypes[25].OneofWrappers = []any{
+		(*HelpBatchRequest_Bundle)(nil),
+		(*HelpBatchRequest_Join)(nil),
+		(*HelpBatchRequest_Begin)(nil),
+		(*HelpBatchRequest_Prepare)(nil),
+		(*HelpBatchRequest_Commit)(nil),
+		(*HelpBatchRequest_Finish)(nil),
+		(*HelpBatchRequest_Endorse)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_enclave_api_v1_custodian_proto_rawDesc), len(file_enclave_api_v1_custodian_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,8 @@ const (
 	CustodianService_Lead_FullMethodName        = "/lab.v1.CustodianService/Lead"
 	CustodianService_GetEvidence_FullMethodName = "/lab.v1.CustodianService/GetEvidence"
 	CustodianService_Recheck_FullMethodName     = "/lab.v1.CustodianService/Recheck"
+	CustodianService_LeadBatch_FullMethodName   = "/lab.v1.CustodianService/LeadBatch"
+	CustodianService_HelpBatch_FullMethodName   = "/lab.v1.CustodianService/HelpBatch"
 	CustodianService_GetStatus_FullMethodName   = "/lab.v1.CustodianService/GetStatus"
 )
 
@@ -67,6 +69,11 @@ type CustodianServiceClient interface {
 	// Recheck holds a finished release against this custodian's own pieces, with its own evidence or that of a peer who took
 	// part. For the control plane and auditors.
 	Recheck(ctx context.Context, in *RecheckRequest, opts ...grpc.CallOption) (*RecheckResponse, error)
+	// LeadBatch counts and releases a delivered batch of a collection, as the leader of its two aggregators. For the control
+	// plane. It may be repeated after any failure.
+	LeadBatch(ctx context.Context, in *LeadBatchRequest, opts ...grpc.CallOption) (*LeadBatchResponse, error)
+	// HelpBatch is the helper's side of a batch: the dossier, then one answer to each call of the leader. For peers.
+	HelpBatch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HelpBatchRequest, HelpBatchResponse], error)
 	// GetStatus says where the custodian stands. It names no dataset.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 }
@@ -207,6 +214,29 @@ func (c *custodianServiceClient) Recheck(ctx context.Context, in *RecheckRequest
 	return out, nil
 }
 
+func (c *custodianServiceClient) LeadBatch(ctx context.Context, in *LeadBatchRequest, opts ...grpc.CallOption) (*LeadBatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LeadBatchResponse)
+	err := c.cc.Invoke(ctx, CustodianService_LeadBatch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *custodianServiceClient) HelpBatch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HelpBatchRequest, HelpBatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &CustodianService_ServiceDesc.Streams[2], CustodianService_HelpBatch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[HelpBatchRequest, HelpBatchResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CustodianService_HelpBatchClient = grpc.BidiStreamingClient[HelpBatchRequest, HelpBatchResponse]
+
 func (c *custodianServiceClient) GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetStatusResponse)
@@ -247,6 +277,11 @@ type CustodianServiceServer interface {
 	// Recheck holds a finished release against this custodian's own pieces, with its own evidence or that of a peer who took
 	// part. For the control plane and auditors.
 	Recheck(context.Context, *RecheckRequest) (*RecheckResponse, error)
+	// LeadBatch counts and releases a delivered batch of a collection, as the leader of its two aggregators. For the control
+	// plane. It may be repeated after any failure.
+	LeadBatch(context.Context, *LeadBatchRequest) (*LeadBatchResponse, error)
+	// HelpBatch is the helper's side of a batch: the dossier, then one answer to each call of the leader. For peers.
+	HelpBatch(grpc.BidiStreamingServer[HelpBatchRequest, HelpBatchResponse]) error
 	// GetStatus says where the custodian stands. It names no dataset.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	mustEmbedUnimplementedCustodianServiceServer()
@@ -291,6 +326,12 @@ func (UnimplementedCustodianServiceServer) GetEvidence(context.Context, *GetEvid
 }
 func (UnimplementedCustodianServiceServer) Recheck(context.Context, *RecheckRequest) (*RecheckResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Recheck not implemented")
+}
+func (UnimplementedCustodianServiceServer) LeadBatch(context.Context, *LeadBatchRequest) (*LeadBatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method LeadBatch not implemented")
+}
+func (UnimplementedCustodianServiceServer) HelpBatch(grpc.BidiStreamingServer[HelpBatchRequest, HelpBatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method HelpBatch not implemented")
 }
 func (UnimplementedCustodianServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
@@ -500,6 +541,31 @@ func _CustodianService_Recheck_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CustodianService_LeadBatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LeadBatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CustodianServiceServer).LeadBatch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CustodianService_LeadBatch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CustodianServiceServer).LeadBatch(ctx, req.(*LeadBatchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CustodianService_HelpBatch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(CustodianServiceServer).HelpBatch(&grpc.GenericServerStream[HelpBatchRequest, HelpBatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CustodianService_HelpBatchServer = grpc.BidiStreamingServer[HelpBatchRequest, HelpBatchResponse]
+
 func _CustodianService_GetStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetStatusRequest)
 	if err := dec(in); err != nil {
@@ -562,6 +628,10 @@ var CustodianService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _CustodianService_Recheck_Handler,
 		},
 		{
+			MethodName: "LeadBatch",
+			Handler:    _CustodianService_LeadBatch_Handler,
+		},
+		{
 			MethodName: "GetStatus",
 			Handler:    _CustodianService_GetStatus_Handler,
 		},
@@ -576,6 +646,12 @@ var CustodianService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Lead",
 			Handler:       _CustodianService_Lead_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "HelpBatch",
+			Handler:       _CustodianService_HelpBatch_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "enclave/api/v1/custodian.proto",

@@ -77,7 +77,6 @@ type Aggregator struct {
 
 	mu    sync.Mutex // serialises batches
 	batch *batch
-	next  int64 // batch that may be prepared
 }
 
 // batch is a batch being prepared.
@@ -118,13 +117,6 @@ func NewAggregator(cfg Config) (*Aggregator, error) {
 	a := &Aggregator{cfg: cfg, me: me}
 	if a.verify, err = secret(filepath.Join(cfg.Dir, "verify.key"), me == 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
-	}
-	for a.next = 1; ; a.next++ {
-		if _, err := os.Stat(a.stored(a.next)); errors.Is(err, fs.ErrNotExist) {
-			break
-		} else if err != nil {
-			return nil, fmt.Errorf("opening aggregator: %w", err)
-		}
 	}
 	if a.journal, err = openJournal(cfg.Dir); err != nil {
 		return nil, err

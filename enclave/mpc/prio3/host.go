@@ -69,6 +69,9 @@ func (h *Host) Lead(ctx context.Context, b *enclave.CollectionBundle, dial func(
 		return nil, err
 	}
 	t := a.cfg.Task
+	if a.me != 0 {
+		return nil, a.refuse(ErrBatch, "%q helps and does not lead", a.Name())
+	}
 	analyst, ok := h.cfg.Roster().Find(t.By)
 	if !ok {
 		return nil, a.refuse(ErrBatch, "its analyst %q is not in the roster", t.By)
@@ -149,12 +152,23 @@ func bytesOf(d *enclave.Delivery) (n int64) {
 	return n
 }
 
+// blob opens the own copy. What came in its place is somebody's fault, and no fault of this custodian.
+func (h *Host) blob(ctx context.Context, d enclave.Digest, size int64) (io.ReadCloser, error) {
+	r, err := h.cfg.Blobs.Open(ctx, d, size)
+	if errors.Is(err, enclave.ErrBlob) {
+		no := refusal.New(ErrBatch, "blob %s is not what its name promises", d.Short()).Because(err)
+		no.Custodian = h.cfg.Identity.Name()
+		return nil, no
+	}
+	return r, err
+}
+
 func (h *Host) open(ctx context.Context, b *enclave.CollectionBundle) (*Aggregator, error) {
 	var c enclave.Collection
 	if err := b.Collection.Open(enclave.KindCollection, &c); err != nil {
 		return nil, err
 	}
-	r, err := h.cfg.Blobs.Open(ctx, c.Enrolment, c.EnrolmentBytes)
+	r, err := h.blob(ctx, c.Enrolment, c.EnrolmentBytes)
 	if err != nil {
 		return nil, fmt.Errorf("collection %q: list of reporters: %w", c.Name, err)
 	}
@@ -205,7 +219,7 @@ func (r *deliveryReader) next() ([]byte, error) {
 		if len(r.left) == 0 {
 			return nil, io.EOF
 		}
-		f, err := r.h.cfg.Blobs.Open(r.ctx, r.left[0].Blob, r.left[0].Bytes)
+		f, err := r.h.blob(r.ctx, r.left[0].Blob, r.left[0].Bytes)
 		if err != nil {
 			return nil, err
 		}

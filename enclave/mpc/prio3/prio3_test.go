@@ -158,6 +158,30 @@ func TestReplayIsRefusedForEver(t *testing.T) {
 	}
 }
 
+// An aggregator that was put back from an old copy goes on with the next batch. What it forgot the other remembers.
+func TestRestoredAggregator(t *testing.T) {
+	for _, name := range []string{"lead", "help"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 40, sumTo100, quiet)
+			first := w.reports(0, 20, func(i int) []uint64 { return []uint64{1} })
+			if _, _, err := w.lead(1, first[:5]...); !errors.Is(err, prio3.ErrBatch) { // both have met
+				t.Fatalf("five reports give %v", err)
+			}
+			old := t.TempDir()
+			w.check(os.CopyFS(old, os.DirFS(filepath.Join(w.dir, name))))
+			_, _, err := w.lead(1, first...)
+			w.check(err)
+			w.check(errors.Join(w.leader.Close(), w.helper.Close(), os.RemoveAll(filepath.Join(w.dir, name)), os.CopyFS(filepath.Join(w.dir, name), os.DirFS(old))))
+			w.leader, w.helper = w.open("lead", "help"), w.open("help", "lead")
+			got, table, err := w.lead(2, append(slices.Clone(first), w.reports(20, 40, func(i int) []uint64 { return []uint64{2} })...)...)
+			w.check(err)
+			if want := []enclave.RefusedCount{{Rule: "seen before", Count: 20}}; !cmp.Equal(want, got.Refused) || table.Rows[0].Values[0].Text != "40" {
+				t.Errorf("the second batch has %s and refused %v", table.Rows[0].Values[0].Text, got.Refused)
+			}
+		})
+	}
+}
+
 // cut is a helper that goes away, or whose words change on the way.
 type cut struct {
 	prio3.Peer

@@ -27,8 +27,8 @@ type Peer interface {
 	Name() string
 	// Join takes the leader's verification key.
 	Join(ctx context.Context, invitation canon.Signed) error
-	// Begin starts or restarts a batch: the one after the last whose total was given, or that one again, because the
-	// other aggregator may have gone before it gave its own.
+	// Begin starts or restarts a batch. One whose total was given here can be prepared again, because the other aggregator
+	// may have gone before it gave its own, or was put back from an old copy.
 	Begin(ctx context.Context, number int64) error
 	// Prepare checks the next chunk of the helper's own copy of the reports, takes the leader's prep shares and answers with
 	// its own.
@@ -121,7 +121,7 @@ func (s *Session) Commit(ctx context.Context, summary canon.Signed) error {
 	if err != nil {
 		return err
 	}
-	if agreed.Number >= s.a.next && s.next != nil { // prepared here: all of what was delivered
+	if s.next != nil { // prepared now: all of what was delivered
 		if _, err := s.next(); !errors.Is(err, io.EOF) {
 			return s.a.refuse(ErrPeer, "it left out reports at the end of the delivery")
 		}
@@ -146,6 +146,9 @@ func (s *Session) Endorse(ctx context.Context, c enclave.Collected, proof enclav
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	mine, total, err := a.given(c.Batch)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = a.refuse(ErrNotPrepared, "the total of batch %d was not given", c.Batch)
+	}
 	if err != nil {
 		return canon.Signature{}, err
 	}
@@ -160,11 +163,8 @@ func (s *Session) Endorse(ctx context.Context, c enclave.Collected, proof enclav
 }
 
 func (a *Aggregator) begin(number int64) error {
-	switch {
-	case number != a.next && number != a.next-1 || number < 1:
-		return a.refuse(ErrBatch, "batch %d is not the next one, which is %d", number, a.next)
-	case number > a.cfg.Task.Releases:
-		return a.refuse(ErrBatch, "all %d releases are made", a.cfg.Task.Releases)
+	if number < 1 || number > a.cfg.Task.Releases {
+		return a.refuse(ErrBatch, "batch %d is not one of its %d", number, a.cfg.Task.Releases)
 	}
 	a.batch = &batch{number: number, total: a.cfg.Task.vdaf.newTotal(), seen: map[[idBytes]byte]bool{}}
 	return nil
@@ -218,11 +218,12 @@ func (a *Aggregator) commit(ctx context.Context, b *enclave.CollectionBundle, ag
 
 // agrees holds a batch against the one prepared here, or the one whose total was given.
 func (a *Aggregator) agrees(agreed enclave.Batch) error {
-	if agreed.Number < a.next {
-		_, total, err := a.given(agreed.Number)
-		if err == nil && canon.DigestOf(total.Batch) != canon.DigestOf(agreed) {
-			err = a.refuse(ErrBatch, "batch %d was released with other reports", agreed.Number)
-		}
+	switch _, total, err := a.given(agreed.Number); {
+	case err == nil && canon.DigestOf(total.Batch) != canon.DigestOf(agreed):
+		return a.refuse(ErrBatch, "batch %d was released with other reports", agreed.Number)
+	case err == nil:
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
 	if a.batch == nil || a.batch.number != agreed.Number {
@@ -246,8 +247,7 @@ func (a *Aggregator) finish(ctx context.Context, b *enclave.CollectionBundle, ag
 		return none, err
 	}
 	defer clear(o.Noise[:])
-	if agreed.Number < a.next {
-		signed, _, err := a.given(agreed.Number)
+	if signed, _, err := a.given(agreed.Number); !errors.Is(err, fs.ErrNotExist) {
 		return signed, err
 	}
 	share, err := a.noised(a.batch, o.Noise)
@@ -264,7 +264,7 @@ func (a *Aggregator) finish(ctx context.Context, b *enclave.CollectionBundle, ag
 	if err := durable.WriteFile(a.stored(agreed.Number), canon.MustMarshal(signed), 0o600); err != nil {
 		return none, err
 	}
-	a.next, a.batch = agreed.Number+1, nil
+	a.batch = nil
 	return signed, nil
 }
 
@@ -273,12 +273,9 @@ func (a *Aggregator) stored(number int64) string {
 	return filepath.Join(a.cfg.Dir, fmt.Sprintf("total-%d.json", number))
 }
 
-// given reads a total share that was given before.
+// given reads a total share that was given before; of one that was not it is fs.ErrNotExist.
 func (a *Aggregator) given(number int64) (s canon.Signed, t Total, err error) {
 	data, err := os.ReadFile(a.stored(number))
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, t, a.refuse(ErrBatch, "batch %d is not released here", number)
-	}
 	if err == nil {
 		err = canon.Unmarshal(data, &s)
 	}
@@ -286,7 +283,7 @@ func (a *Aggregator) given(number int64) (s canon.Signed, t Total, err error) {
 		err = s.Open(KindTotal, &t)
 	}
 	if err != nil {
-		return s, t, fmt.Errorf("reading total share %d: %w", number, err)
+		return s, t, fmt.Errorf("total share of batch %d of collection %q: %w", number, a.cfg.Task.Name, err)
 	}
 	return s, t, nil
 }
@@ -334,15 +331,13 @@ func (a *Aggregator) Lead(ctx context.Context, b *enclave.CollectionBundle, peer
 	if err != nil {
 		return nil, err
 	}
-	if number > 0 && number < a.next {
-		_, t, err := a.given(number)
-		if err != nil {
-			return nil, err
-		}
+	if _, t, err := a.given(number); err == nil {
 		out, err := a.reveal(ctx, b, peer, t.Batch, analyst)
 		if !errors.Is(err, ErrNotPrepared) {
 			return out, err
 		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	agreed, err := a.agree(ctx, peer, number, next)
 	if err != nil {

@@ -21,6 +21,8 @@ const (
 	purposeShared   = "shared"   // a member's set, to the leader
 	purposeEndorse  = "endorse"  // both stages' sets, to a member
 	purposeEvidence = "evidence" // of a release
+	purposeTotal    = "total"    // the helper's share of a batch's totals, to the leader
+	purposeTotals   = "totals"   // the leader's, to the helper who endorses
 )
 
 func info(purpose, from, to string, subject enclave.Digest) []byte {

@@ -20,6 +20,7 @@ import (
 	"yingzhou.dev/lab/enclave"
 	enclavev1 "yingzhou.dev/lab/enclave/api/v1"
 	"yingzhou.dev/lab/enclave/keys"
+	"yingzhou.dev/lab/enclave/mpc/prio3"
 	"yingzhou.dev/lab/enclave/refusal"
 	"yingzhou.dev/lab/enclave/release"
 	"yingzhou.dev/lab/internal/canon"
@@ -35,6 +36,7 @@ type Config struct {
 	Custodian *release.Custodian
 	Open      Opener
 	Peers     []*Peer      // the other custodians
+	Collects  *prio3.Host  // aggregates collections; nil = batches are refused
 	Logger    *slog.Logger // nil = slog.Default
 }
 
