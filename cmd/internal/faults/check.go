@@ -239,11 +239,11 @@ func (l *lab) charges(ctx context.Context, want int64) error {
 		if err != nil {
 			return err
 		}
-		type entry struct {
+		type charge struct {
 			by   string
 			plan enclave.Digest
 		}
-		times, largest := map[entry]int{}, map[enclave.Digest]int64{}
+		times, largest := map[charge]int{}, map[enclave.Digest]int64{}
 		for line := range strings.Lines(string(data)) {
 			var s canon.Signed
 			var r release.Record
@@ -259,7 +259,7 @@ func (l *lab) charges(ctx context.Context, want int64) error {
 			if l.joint != (len(r.Charge.Also) == 1) || len(r.Charge.Also) > 1 {
 				return fmt.Errorf("%s: plan %s is charged to %d datasets beside the first", path, r.Plan.Short(), len(r.Charge.Also))
 			}
-			times[entry{r.By, r.Plan}]++
+			times[charge{r.By, r.Plan}]++
 			largest[r.Plan] = max(largest[r.Plan], r.Charge.DatasetMicro)
 		}
 		total := int64(0)

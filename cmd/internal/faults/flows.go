@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"yingzhou.dev/lab/cmd/internal/home/hometest"
+	"yingzhou.dev/lab/enclave"
 	"yingzhou.dev/lab/internal/failpoint"
 	"yingzhou.dev/lab/sandbox"
 )
@@ -90,8 +91,7 @@ func flows() []*flow {
 			job, err := l.onlyJob(ctx)
 			return []string{"lab", "job", "cancel", string(job.ID), "--reason", "wrong year"}, err
 		}, after: jobIsCancelled, points: []failpoint.Point{failpoint.CancelLogged, failpoint.CancelStored}, leaves: but(failpoint.CancelLogged, failpoint.CancelStored)},
-		{name: "statement", command: always("lab", "scenario", "apply", "next", "--purpose", "p", "--epsilon", "1", "--until", "2030-01-01", "--use", "health: mdvis=aggregate"),
-			after:  func(ctx context.Context, l *lab) error { _, err := l.ask(ctx, "1"); return err },
+		{name: "statement", command: always(application...), after: appliesAgain,
 			points: []failpoint.Point{failpoint.StatementPending, failpoint.StatementLogged, failpoint.StatementStored}},
 		{name: "sealing", stage: hometest.Sealed, command: func(_ context.Context, l *lab) ([]string, error) {
 			return []string{"seal", l.table, "--dataset", hometest.Dataset}, nil
@@ -114,6 +114,8 @@ func flows() []*flow {
 }
 
 var (
+	application = []string{"lab", "scenario", "apply", "next", "--purpose", "p", "--epsilon", "1", "--until", "2030-01-01", "--use", "health: mdvis=aggregate"}
+
 	newPerson = []string{"lab", "person", "add", "wu.di", "--role", "analyst", "--body", "崇明数科"}
 	refusal   = []failpoint.Point{failpoint.RefusalNoted, failpoint.RefusalStored, failpoint.RefusalLogged, failpoint.EndLogged, failpoint.EndStored}
 )
@@ -320,6 +322,47 @@ func cancelledOrReleased(ctx context.Context, l *lab, id sandbox.JobID) error {
 	case job.State == sandbox.Released && r.code == 0 && release == nil:
 	default:
 		return fmt.Errorf("the job is %s: %w", job.State, errors.Join(r.err(), release))
+	}
+	return l.charges(ctx, 1_000_000)
+}
+
+// appliesAgain checks that the log and the lab have the same applications, whatever became of the one that was cut off, and
+// that another is taken.
+func appliesAgain(ctx context.Context, l *lab) error {
+	if _, err := l.ask(ctx, "1"); err != nil { // custodians insist that they are shown every statement
+		return err
+	}
+	for again := range 2 {
+		var list []struct {
+			Scenario enclave.Digest `json:"scenario"`
+			Body     struct {
+				Name string `json:"name"`
+			} `json:"body"`
+		}
+		if err := l.read(ctx, &list, "lab", "scenario", "list"); err != nil {
+			return err
+		}
+		logged, err := l.entries(ctx, enclave.EntryStatement)
+		if err != nil {
+			return err
+		}
+		logged = slices.DeleteFunc(logged, func(e entry) bool { return e.By != hometest.Analyst })
+		found := map[string]int{}
+		for _, s := range list {
+			found[s.Body.Name]++
+			if !slices.ContainsFunc(logged, func(e entry) bool { return e.Subject == s.Scenario }) {
+				return fmt.Errorf("scenario %q is there, and the log has no entry of it", s.Body.Name)
+			}
+		}
+		if len(list) != len(logged) || found[hometest.Scenario] != 1 || found["next"] < again {
+			return fmt.Errorf("the lab has the scenarios %v, and the log has %d applications", found, len(logged))
+		}
+		if again == 1 {
+			break
+		}
+		if _, err := l.must(ctx, application...); err != nil {
+			return err
+		}
 	}
 	return l.charges(ctx, 1_000_000)
 }
