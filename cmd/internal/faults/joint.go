@@ -9,7 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"yingzhou.dev/lab/examples"
@@ -137,4 +140,90 @@ func (l *lab) hostDied(ctx context.Context, armed []string, dead func(string) st
 			return seen{}, fmt.Errorf("no node's host of %q was killed: %w", armed, ctx.Err())
 		}
 	}
+}
+
+// nodeKilled kills a compute node, of services the leader's, once it runs, as the kernel does that lacks memory. Nothing
+// opens; the nodes compute again.
+func nodeKilled(ctx context.Context, l *lab) error {
+	g, err := l.hold(failpoint.TaskStarted, 1)
+	if err != nil {
+		return err
+	}
+	env := []string{held(g)}
+	if l.services != nil {
+		if err := l.startAll(ctx, map[string][]string{leader: env}); err != nil {
+			return err
+		}
+		env = nil
+	}
+	ended := make(chan result, 1)
+	go func() { ended <- l.run(ctx, env, l.question()...) }()
+	open, err := g.reached(ctx)
+	if err != nil {
+		return err
+	}
+	node, err := l.node()
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(node, syscall.SIGKILL); err != nil {
+		return err
+	}
+	before, err := l.seen()
+	if err != nil {
+		return err
+	}
+	// Whoever runs a node again comes to the gate too.
+	attended, leave := context.WithCancel(ctx)
+	var attendant sync.WaitGroup
+	defer func() { leave(); attendant.Wait() }()
+	if err := open(); err != nil {
+		return err
+	}
+	attendant.Go(func() {
+		for attended.Err() == nil {
+			if open, err := g.reached(attended); err == nil {
+				_ = open() // who waits there goes on
+			}
+		}
+	})
+	r := <-ended
+	if failed := r.code != 0; failed && (l.services != nil || !strings.Contains(r.errs, "still opening")) {
+		return r.err()
+	}
+	return whole(ctx, l, before)
+}
+
+// node finds a compute node's process: the child of a nodehost of the leader's, or of the lab's own process.
+func (l *lab) node() (int, error) {
+	file, mark := "cmdline", filepath.Join(l.dir, leader)+"/"
+	if l.services == nil {
+		file, mark = "environ", "LAB_DIR="+l.dir+"\x00"
+	}
+	found, err := filepath.Glob("/proc/[0-9]*/" + file)
+	if err != nil {
+		return 0, err
+	}
+	hosts := map[string]bool{}
+	for _, path := range found {
+		if data, err := os.ReadFile(path); err == nil && strings.Contains(string(data), mark) {
+			hosts[filepath.Base(filepath.Dir(path))] = true
+		}
+	}
+	if found, err = filepath.Glob("/proc/[0-9]*/stat"); err != nil {
+		return 0, err
+	}
+	for _, path := range found {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := strings.Cut(string(data), ") ") // "PID (NAME) STATE PPID …", proc_pid_stat(5)
+		fields := strings.Fields(rest)
+		pid := filepath.Base(filepath.Dir(path))
+		if len(fields) > 1 && hosts[fields[1]] && !hosts[pid] {
+			return strconv.Atoi(pid)
+		}
+	}
+	return 0, fmt.Errorf("of %d processes none has a node", len(hosts))
 }

@@ -42,6 +42,7 @@ func (m *matrix) misfortunes() []fault {
 		with("job cancelled before it is opened", pending, cancelledInTime),
 		with("job cancelled when it is being opened", job, cancelledTooLate),
 		with("two custodians are away", job, twoAway),
+		with("compute node killed while it computes", jointly(), nodeKilled),
 	}
 	for _, kib := range []uint64{64, 1200, 2048, 6000} {
 		out = append(out, fault{name: fmt.Sprintf("disk full with %d KiB left", kib), try: func(ctx context.Context) error { return m.fullDisk(ctx, job, kib) }})

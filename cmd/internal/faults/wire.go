@@ -50,6 +50,7 @@ func (m *matrix) onTheWire() []fault {
 		with("wire between labd and a custodian cut before the release", job, cutBefore),
 		with("wire between a custodian and labd cut before its charge is logged", job, cutFromLog),
 		with("two custodians are away", job, twoStopped),
+		with("compute node killed while it computes", jointly(), nodeKilled),
 		with("custodian restored from an old copy of its folder", job, oldFolder),
 		with("cancelling overtaken by the release", pending, cancelOvertaken),
 		with("cancelling before the receipt's end", pending, cancelFirst),
