@@ -84,7 +84,6 @@ type Custodian struct {
 	turn     int64                              // counts uses of sessions
 	dealt    map[enclave.Digest]*enclave.Keyset // keysets that were dealt to this custodian
 	purged   map[enclave.Digest]bool            // lineages that were disposed of and of which nothing is left here
-	settled  int                                // own log entries that were compared with the ledger
 	greeted  bool
 }
 
@@ -118,13 +117,13 @@ func New(cfg Config) (*Custodian, error) {
 	}
 	c.noteSeen()
 	if c.journal, err = openJournal(cfg.Dir); err != nil {
-		return nil, fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err)
+		return nil, errors.Join(fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err), c.follow.close())
 	}
 	if c.ledger, err = openLedger(cfg.Dir, cfg.Signer, c.key); err != nil {
-		return nil, errors.Join(fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err), c.journal.close())
+		return nil, errors.Join(fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err), c.journal.close(), c.follow.close())
 	}
 	if err := c.openDealt(); err != nil {
-		return nil, errors.Join(fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err), c.ledger.close(), c.journal.close())
+		return nil, errors.Join(fmt.Errorf("custodian %q: %w", cfg.Signer.Name(), err), c.Close())
 	}
 	return c, nil
 }
@@ -154,7 +153,7 @@ func (c *Custodian) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.sessions)
-	return errors.Join(c.ledger.close(), c.journal.close())
+	return errors.Join(c.ledger.close(), c.journal.close(), c.follow.close())
 }
 
 // Name is the custodian's name in the roster.
@@ -176,10 +175,10 @@ func (c *Custodian) settle(ctx context.Context) error {
 		return err
 	}
 	lacks := func() bool {
-		return slices.ContainsFunc(c.follow.own[c.settled:], func(d enclave.Digest) bool { return !c.ledger.has(d) })
+		return slices.ContainsFunc(c.follow.own, func(d enclave.Digest) bool { return !c.ledger.has(d) })
 	}
 	if c.greeted && !lacks() {
-		c.settled = len(c.follow.own)
+		c.follow.own = nil
 		return nil
 	}
 	var silent error
@@ -197,7 +196,7 @@ func (c *Custodian) settle(ctx context.Context) error {
 		return refuse(ErrLedger, "the log shows charges of this custodian that its ledger lacks, as after a restore; it needs all its peers once").
 			Because(&refusal.UnavailableError{What: "a peer", Cause: silent})
 	}
-	c.settled, c.greeted = len(c.follow.own), true
+	c.follow.own, c.greeted = nil, true
 	return nil
 }
 

@@ -1,10 +1,12 @@
 package release
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -44,22 +46,9 @@ type follower struct {
 	logged map[entryKey]bool // those of keysets, disposals and statements: of a job's entries only hashes are kept in memory
 	// statements that were logged; a dossier must show every one of them.
 	statements []enclave.Digest
-	// own ledger records that this custodian announced: its ledger must have them, or it was put back from a backup.
+	// own ledger records that this custodian announced and that settle has still to look for: its ledger must have them, or
+	// it was put back from a backup.
 	own []enclave.Digest
-}
-
-// hashes is tlog's stored-hash array in memory.
-type hashes []tlog.Hash
-
-func (h hashes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
-	out := make([]tlog.Hash, len(indexes))
-	for i, x := range indexes {
-		if x < 0 || x >= int64(len(h)) {
-			return nil, fmt.Errorf("hash %d of %d", x, len(h))
-		}
-		out[i] = h[x]
-	}
-	return out, nil
 }
 
 // seenFile is the last checkpoint that was checked. It is written after the entries that it covers.
@@ -79,48 +68,79 @@ const (
 func openFollower(dir, me string, log Log) (*follower, error) {
 	f := &follower{log: log, me: me, dir: dir, logged: map[entryKey]bool{}}
 	data, err := os.ReadFile(filepath.Join(dir, seenName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return f, nil
-	}
 	if err == nil {
 		err = canon.Unmarshal(data, &f.last)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("reading last seen checkpoint %s: %w", filepath.Join(dir, seenName), err)
 	}
-	return f, f.restore()
+	if f.hashes, err = newHashes(dir); err != nil {
+		return nil, err
+	}
+	if err := f.restore(); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	return f, nil
 }
+
+func (f *follower) close() error { return f.hashes.file.Close() }
 
 // restore reads the entries that were kept. If they are not whole they are asked for again: the last seen root still
 // decides.
 func (f *follower) restore() error {
-	data, err := os.ReadFile(filepath.Join(f.dir, leavesName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	file, err := os.Open(filepath.Join(f.dir, leavesName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("reading followed entries: %w", err)
 	}
-	var leaves [][]byte
-	rest := data
-	for int64(len(leaves)) < f.last.Size && len(rest) >= 4 {
-		n := binary.BigEndian.Uint32(rest)
-		if n > maxLeaf || int(n) > len(rest)-4 {
+	defer file.Close()
+	in, whole := bufio.NewReaderSize(file, 1<<16), *f
+	whole.logged = map[entryKey]bool{}
+	for whole.size < f.last.Size {
+		leaves, read := readLeaves(in, min(pageLeaves, f.last.Size-whole.size))
+		if len(leaves) == 0 {
+			return nil
+		}
+		grown, root, err := whole.grow(leaves)
+		if err != nil {
+			return err
+		}
+		entries, err := parse(leaves, whole.size)
+		if err != nil {
+			return nil
+		}
+		if grown, err = grown.keep(); err != nil {
+			return err
+		}
+		whole.take(entries, grown, root)
+		whole.kept += read
+	}
+	if whole.root == f.last.Root {
+		*f = whole
+	}
+	return nil
+}
+
+// readLeaves reads up to most leaves as save wrote them, and says how many bytes those were. It stops at what is not one.
+func readLeaves(in io.Reader, most int64) (leaves [][]byte, read int64) {
+	for int64(len(leaves)) < most {
+		var size [4]byte
+		if _, err := io.ReadFull(in, size[:]); err != nil {
 			break
 		}
-		leaves, rest = append(leaves, rest[4:4+n]), rest[4+n:]
+		n := binary.BigEndian.Uint32(size[:])
+		if n > maxLeaf {
+			break
+		}
+		leaf := make([]byte, n)
+		if _, err := io.ReadFull(in, leaf); err != nil {
+			break
+		}
+		leaves, read = append(leaves, leaf), read+int64(len(size))+int64(n)
 	}
-	if int64(len(leaves)) < f.last.Size {
-		return nil
-	}
-	grown, root, err := f.grow(leaves)
-	if err != nil || root != f.last.Root {
-		return nil
-	}
-	entries, err := parse(leaves, 0)
-	if err != nil {
-		return err
-	}
-	f.take(entries, grown, root)
-	f.kept = int64(len(data) - len(rest))
-	return nil
+	return leaves, read
 }
 
 // grow hashes leaves onto the tree, without taking them over.
@@ -129,13 +149,13 @@ func (f *follower) grow(leaves [][]byte) (hashes, enclave.Digest, error) {
 	for _, leaf := range leaves {
 		hs, err := tlog.StoredHashes(size, leaf, grown)
 		if err != nil {
-			return nil, enclave.Digest{}, fmt.Errorf("following the log: %w", err)
+			return hashes{}, enclave.Digest{}, fmt.Errorf("following the log: %w", err)
 		}
-		grown, size = append(grown, hs...), size+1
+		grown.fresh, size = append(grown.fresh, hs...), size+1
 	}
 	root, err := tlog.TreeHash(size, grown)
 	if err != nil {
-		return nil, enclave.Digest{}, fmt.Errorf("following the log: %w", err)
+		return hashes{}, enclave.Digest{}, fmt.Errorf("following the log: %w", err)
 	}
 	return grown, enclave.Digest(root), nil
 }
@@ -226,6 +246,9 @@ func (f *follower) reach(ctx context.Context, text string, cp enclave.Checkpoint
 	}
 	entries, err := parse(leaves, f.size)
 	if err != nil {
+		return err
+	}
+	if grown, err = grown.keep(); err != nil {
 		return err
 	}
 	if err := f.save(leaves, seenFile{Size: cp.Size, Root: cp.Root, Note: text}); err != nil {
