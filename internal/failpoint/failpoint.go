@@ -19,6 +19,7 @@ const (
 	PlanLogged     Point = "lab.plan-logged"
 	PlanStored     Point = "lab.plan-stored" // and in the queue
 	JobStarted     Point = "lab.job-started"
+	JobRestarted   Point = "lab.job-restarted" // one whose lab had stopped while it ran
 	InputsStaged   Point = "lab.inputs-staged"
 	TaskWritten    Point = "lab.task-written"
 	WorkerEnded    Point = "lab.worker-ended"
@@ -132,7 +133,7 @@ const (
 
 // All lists the points.
 func All() []Point {
-	all := []Point{JobCreated, PlanLogged, PlanStored, JobStarted, InputsStaged, TaskWritten, WorkerEnded, ReceiptLogged, ReceiptStored, OpeningStored,
+	all := []Point{JobCreated, PlanLogged, PlanStored, JobStarted, JobRestarted, InputsStaged, TaskWritten, WorkerEnded, ReceiptLogged, ReceiptStored, OpeningStored,
 		GateAnswered, ReleaseIndexed, ReleaseStored, EndLogged, EndStored, CancelLogged, CancelStored, EntryNoted, RosterLogged, RosterStored,
 		KeysetLogged, KeysetStored, ManifestLogged, ManifestStored, RequestLogged, RequestStored, OrderStored, OrderLogged, WordKept, CertKept, CertLogged, CertStored,
 		StatementPending, StatementLogged, StatementStored,

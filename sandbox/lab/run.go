@@ -40,6 +40,7 @@ func (l *Lab) Run(ctx context.Context, id sandbox.JobID, watch func(sandbox.Job)
 			job, err = l.start(ctx, job, watch)
 		case sandbox.Running:
 			job, _, err = l.cfg.Store.MoveJob(ctx, id, sandbox.Change{From: sandbox.Running, Event: sandbox.Restart, Reason: "the lab stopped while the worker ran", At: l.cfg.Clock()})
+			failpoint.Hit(failpoint.JobRestarted)
 		case sandbox.Computed:
 			job, _, err = l.cfg.Store.MoveJob(ctx, id, sandbox.Change{From: sandbox.Computed, Event: sandbox.Open, At: l.cfg.Clock()})
 			failpoint.Hit(failpoint.OpeningStored)

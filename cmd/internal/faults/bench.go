@@ -128,8 +128,13 @@ func (b *bench) template(ctx context.Context, f *flow) (string, error) {
 		return "", err
 	}
 	l := &lab{bench: b, dir: dir, joint: f.joint}
-	for _, args := range f.prepare {
-		if r := l.run(ctx, nil, args...); r.code != 0 {
+	for i, args := range f.prepare {
+		var env []string
+		dies := f.killed != "" && i == len(f.prepare)-1
+		if dies {
+			env = []string{failpoint.Armed + "=" + string(f.killed)}
+		}
+		if r := l.run(ctx, env, args...); r.killed != dies || !dies && r.code != 0 {
 			return "", fmt.Errorf("preparing: %w", r.err())
 		}
 	}

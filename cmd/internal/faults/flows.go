@@ -31,6 +31,7 @@ type flow struct {
 	empty   bool                                    // starts without a lab
 	joint   bool                                    // the custodians have compute nodes, and asking means a joint question
 	prepare [][]string                              // run once on the template, embedded
+	killed  failpoint.Point                         // where the last of these is killed, if it is
 	hold    failpoint.Point                         // services: where labd holds the prepared job when the command comes
 	setup   func(ctx context.Context, l *lab) error // services: what happens before the command
 	command func(ctx context.Context, l *lab) ([]string, error)
@@ -87,6 +88,10 @@ func flows() []*flow {
 		{name: "refused job", prepare: [][]string{submit("SELECT COUNT(*) FROM health WHERE health = 'good'"), submit("SELECT COUNT(*) FROM health WHERE health = 'fair'"),
 			submit(poor)}, command: always(submit("SELECT COUNT(*) FROM health WHERE health <> 'poor'")...), after: jobIsRefused,
 			points: refusal, leaves: but(refusal...)},
+		{name: "job that was running", prepare: [][]string{submit(question)}, killed: failpoint.TaskStarted, command: takeUp, after: func(ctx context.Context, l *lab) error {
+			before, err := l.seen()
+			return errors.Join(err, l.resumes(ctx, before))
+		}, points: []failpoint.Point{failpoint.JobRestarted}, leaves: but(failpoint.JobRestarted)},
 		{name: "cancelled job", prepare: [][]string{submit(question, "--no-wait")}, hold: failpoint.InputsStaged, command: func(ctx context.Context, l *lab) ([]string, error) {
 			job, err := l.onlyJob(ctx)
 			return []string{"lab", "job", "cancel", string(job.ID), "--reason", "wrong year"}, err
@@ -324,6 +329,15 @@ func cancelledOrReleased(ctx context.Context, l *lab, id sandbox.JobID) error {
 		return fmt.Errorf("the job is %s: %w", job.State, errors.Join(r.err(), release))
 	}
 	return l.charges(ctx, 1_000_000)
+}
+
+// takeUp goes on with the job that there is. labd does so by itself, once it is started, and is asked the same meanwhile.
+func takeUp(ctx context.Context, l *lab) ([]string, error) {
+	if l.services != nil {
+		return submit(question), nil
+	}
+	job, err := l.onlyJob(ctx)
+	return []string{"lab", "job", "watch", string(job.ID)}, err
 }
 
 // appliesAgain checks that the log and the lab have the same applications, whatever became of the one that was cut off, and
