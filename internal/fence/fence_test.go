@@ -57,6 +57,7 @@ var may = []struct{ pkg, imports, why string }{
 	{"./enclave/seal/schema", "./enclave ./enclave/seal/identifier ./enclave/seal/table ./operators ./internal/canon", "it describes a table and encodes its cells; it seals nothing"},
 	{"./enclave/seal", "./enclave ./enclave/he ./enclave/he/evaluator ./enclave/keys ./enclave/mpc ./enclave/mpc/shares ./enclave/seal/identifier ./enclave/seal/schema ./enclave/seal/table ./enclave/store ./internal/canon ./operators",
 		"it runs at the agency, before there is a job or a release"},
+	{"./enclave/seal/sealtest", "./enclave/keys ./enclave/mpc/shares ./enclave/seal", "it plays the custodians that something is sealed for"},
 	{"./enclave/refusal", "./enclave/api/v1", "whoever asks a custodian must know its no, and need not link what opens data"},
 	{"./enclave/feed", "./enclave ./enclave/api/v1 ./enclave/refusal ./internal/canon", "it carries what the control plane offers, and believes nothing"},
 	{"./enclave/custodian", "./enclave ./enclave/api/v1 ./enclave/refusal ./internal/canon ./internal/rpc", "who asks a custodian needs nothing that opens data"},
