@@ -106,6 +106,9 @@ func TestOneCustodianDownAndComingBack(t *testing.T) {
 	if err != nil || by == "cust-c" {
 		t.Errorf("the custodian that was away rechecks with the evidence of %q: %v", by, err)
 	}
+	for _, name := range []string{"cust-a", "cust-b"} { // whoever leads: it dials one that was away every 3 s at most
+		n.check(eventually(t, func() error { _, err := n.nodes[name].peers["cust-c"].Seen(t.Context()); return err }))
+	}
 	out, err = n.release(n.job(rowsQuery, 1_000_000))
 	n.check(err)
 	n.check(out.Release.Open(enclave.KindRelease, &rel))
