@@ -53,6 +53,9 @@ func TestCustodianRefusesAPlanThatDoesNotRebuild(t *testing.T) {
 }
 
 func TestCustodianRefusesWithoutAuthority(t *testing.T) {
+	if testing.Short() {
+		t.Skip("does one thing after another, in many cases")
+	}
 	for name, spoil := range map[string]func(*world, *enclave.Bundle){
 		"missing approval": func(w *world, b *enclave.Bundle) { b.Statements = b.Statements[:len(b.Statements)-1] },
 		"self-made approval": func(w *world, b *enclave.Bundle) {
@@ -114,6 +117,9 @@ func TestRevocationBetweenStagesStopsTheRelease(t *testing.T) {
 }
 
 func TestCustodianRefusesAFalseReceipt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("does one thing after another, in many cases")
+	}
 	for name, c := range map[string]struct {
 		rule  error
 		alter func(*enclave.Receipt)
@@ -200,6 +206,9 @@ func (l *mixedLog) Leaves(ctx context.Context, from, to int64) ([][]byte, error)
 }
 
 func TestBudgets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("does one thing after another, in many cases")
+	}
 	queries := []string{"SELECT COUNT(*) FROM water", "SELECT town, COUNT(*) FROM water GROUP BY town", "SELECT COUNT(*) FROM water WHERE town = 'north'", "SELECT COUNT(*) FROM water WHERE town = 'south'",
 		"SELECT COUNT(*) FROM water WHERE town <> 'south'"}
 	t.Run("dataset", func(t *testing.T) {

@@ -327,6 +327,9 @@ func TestJointBudget(t *testing.T) {
 
 // What a custodian refuses, its node never sees.
 func TestJointRefusals(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the nodes once for each of many cases")
+	}
 	for name, c := range map[string]struct {
 		change func(*joint, *enclave.Bundle)
 		rule   error
@@ -474,6 +477,9 @@ func TestJointWhileNodesRun(t *testing.T) {
 
 // A node that tells the gate another story than the others is noticed by every custodian, and nothing is released.
 func TestJointCheating(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the nodes once for each of many cases")
+	}
 	for name, alter := range map[string]func(*mpc.Output, *release.Transcript){
 		"count":     func(o *mpc.Output, _ *release.Transcript) { o.Releases[0].Counts[0]++ },
 		"kept":      func(o *mpc.Output, _ *release.Transcript) { o.Releases[0].Kept[2] = true },

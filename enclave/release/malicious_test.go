@@ -411,6 +411,9 @@ func TestMaliciousAnswersOfTheLog(t *testing.T) {
 }
 
 func TestMaliciousBlobs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("does one thing after another, in many cases")
+	}
 	zero := func(n int64) io.ReadCloser { return io.NopCloser(io.LimitReader(zeros{}, n)) }
 	for name, lie := range map[string]func(n *wire, d enclave.Digest, offset int64) (io.ReadCloser, error){
 		"other bytes": func(n *wire, d enclave.Digest, _ int64) (io.ReadCloser, error) {

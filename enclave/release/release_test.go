@@ -380,6 +380,9 @@ func TestNewRefusesAnIncompleteConfiguration(t *testing.T) {
 }
 
 func TestDamagedStateIsNoticed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("does one thing after another, in many cases")
+	}
 	w := ready(t)
 	b := w.job(cubeQuery, 2_000_000)
 	_, _, err := w.open(b, custodianNames...)

@@ -143,8 +143,8 @@ func (m *matrix) kills(ctx context.Context, f *flow) ([]fault, error) {
 		times := []int{1}
 		if n > 1 && !m.quick && f.name == "job" {
 			last := n
-			if ofTheLog(p) {
-				last = n / 2 // how many appends share a round varies
+			if ofTheLog(p) || p == failpoint.LeavesKept || p == failpoint.LogFollowed {
+				last = n / 2 // how many entries share a round, and are read at once, varies
 			}
 			times = append(times, max(2, last))
 		}

@@ -164,6 +164,9 @@ func (w *vaulted) noKeyIsLogged(t *testing.T, h *home.Home) {
 
 // After a disposal no backup brings the data back: not the database and the blobs, not any one custodian's Vault.
 func TestDisposalOutlivesBackups(t *testing.T) {
+	if testing.Short() {
+		t.Skip("does one thing after another, with three Vaults")
+	}
 	w := newVaulted(t)
 	h := w.open(t)
 	if job, err := submit(t, h, twoStages); err != nil || job.State != sandbox.Released {
