@@ -373,7 +373,7 @@ func (m *matrix) traceServices(ctx context.Context, f *flow) (passes map[string]
 	if err != nil {
 		return nil, err
 	}
-	r := l.run(ctx, []string{l.traced(client)}, args...)
+	r := l.reaching(ctx, nil, []string{l.traced(client)}, args...)
 	passes = map[string]map[failpoint.Point]int{}
 	for _, part := range append(parts(), client) {
 		if passes[part], err = readTrace(l.dir + "." + part + ".trace"); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -518,6 +518,31 @@ func (m *matrix) killServices(ctx context.Context, f *flow, part, armed, isolati
 	return nil
 }
 
+// reaching runs a command, and again while it says that something cannot be reached, unless one of the parts whose ends are
+// given is down: daemons that started a moment ago may have dialled each other too early, and dial again within 3 s.
+func (l *lab) reaching(ctx context.Context, down []<-chan struct{}, env []string, args ...string) result {
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(patience); ; {
+		r := l.run(ctx, env, args...)
+		if r.killed || r.code == 0 || !strings.Contains(r.errs, "cannot be reached") || time.Now().After(deadline) {
+			return r
+		}
+		for _, d := range down {
+			select {
+			case <-d:
+				return r
+			default:
+			}
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return r
+		}
+	}
+}
+
 // logs is the ends of what the daemons have logged, as an error.
 func (l *lab) logs() error {
 	var out strings.Builder
@@ -554,9 +579,13 @@ func (l *lab) whileArmed(ctx context.Context, f *flow, part, at string) (args []
 	}
 	ended := make(chan struct{})
 	var r result
+	var down []<-chan struct{}
+	for _, p := range armed {
+		down = append(down, l.services.parts[p].done)
+	}
 	go func() {
 		defer close(ended)
-		r = l.run(ctx, nil, args...)
+		r = l.reaching(ctx, down, nil, args...)
 	}()
 	err = l.died(ctx, armed, ended)
 	for _, p := range armed { // the power of all of them at once
