@@ -238,6 +238,9 @@ type BatchOpening struct {
 	Noise        [32]byte // key of this custodian's noise, the same for the same epoch of the dataset's keys
 }
 
+func (BatchOpening) String() string   { return "[batch opening]" }
+func (BatchOpening) GoString() string { return "[batch opening]" }
+
 // Enrolment lists who may report, once in every batch.
 type Enrolment struct {
 	Reporters []Reporter `json:"reporters"` // by name, none twice; a report names its sender by index

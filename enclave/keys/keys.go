@@ -101,23 +101,26 @@ func ParsePieceSecret(data []byte) (PieceSecret, error) {
 type Piece struct {
 	// Lineage is a part of what a custodian opens component keys of shares with (shares.NodeSecret). It is the same in every
 	// dealing of the owner's key, so that shares outlive a refresh, and ends with the keyset.
-	Lineage [32]byte
+	Lineage []byte // LineageBytes
 	Key     []byte // he.KeyPiece bytes
 }
 
-// Encode writes the piece for PieceSecret.Piece.
-func (p Piece) Encode() []byte { return append(append([]byte(nil), p.Lineage[:]...), p.Key...) }
+// LineageBytes is how long the part for component keys is.
+const LineageBytes = 32
 
-// ParsePiece reads what Encode wrote. Key is a part of data, not a copy.
+// Encode writes the piece for PieceSecret.Piece.
+func (p Piece) Encode() []byte { return append(append([]byte(nil), p.Lineage...), p.Key...) }
+
+// ParsePiece reads what Encode wrote. Both are parts of data, not copies, so that Erase leaves nothing of it.
 func ParsePiece(data []byte) (Piece, error) {
-	var p Piece
-	if len(data) <= len(p.Lineage) {
-		return p, errors.New("parsing key piece: too short")
+	if len(data) <= LineageBytes {
+		return Piece{}, errors.New("parsing key piece: too short")
 	}
-	copy(p.Lineage[:], data)
-	p.Key = data[len(p.Lineage):]
-	return p, nil
+	return Piece{Lineage: data[:LineageBytes], Key: data[LineageBytes:]}, nil
 }
+
+// Erase overwrites the piece.
+func (p Piece) Erase() { clear(p.Lineage); clear(p.Key) }
 
 func (p Piece) String() string         { return "[piece]" }
 func (p Piece) GoString() string       { return "[piece]" }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"yingzhou.dev/lab/enclave"
@@ -132,5 +133,25 @@ func TestSecretsRedactThemselves(t *testing.T) {
 	}
 	if _, err := keys.ParsePieceSecret(make([]byte, 32)); err == nil {
 		t.Error("a secret without a piece was parsed")
+	}
+}
+
+// A piece shares the memory that it was read from, and erasing it leaves nothing there.
+func TestPiece(t *testing.T) {
+	lineage, key := bytes.Repeat([]byte{7}, keys.LineageBytes), []byte("he key piece")
+	data := keys.Piece{Lineage: lineage, Key: key}.Encode()
+	p, err := keys.ParsePiece(data)
+	if err != nil || !bytes.Equal(p.Lineage, lineage) || !bytes.Equal(p.Key, key) {
+		t.Fatalf("read back: %x %q, %v", p.Lineage, p.Key, err)
+	}
+	if text := fmt.Sprintf("%v %+v %#v", p, p, p); strings.Contains(text, "he key") || strings.Contains(text, "7 7") {
+		t.Errorf("printed as %s", text)
+	}
+	p.Erase()
+	if !bytes.Equal(data, make([]byte, len(data))) {
+		t.Errorf("erased, but %x is left", data)
+	}
+	if _, err := keys.ParsePiece(data[:keys.LineageBytes]); err == nil {
+		t.Error("a piece without a key is read")
 	}
 }

@@ -334,14 +334,13 @@ func (c *Custodian) nodeJob(ctx context.Context, d *Dossier) (NodeJob, error) {
 
 // nodeSecret gathers the lineage secrets of the pieces that this custodian holds of a keyset.
 func (c *Custodian) nodeSecret(ctx context.Context, dealing enclave.Digest, ks *enclave.Keyset) (shares.NodeSecret, error) {
-	var lineage [][32]byte
-	defer func() { clear(lineage) }()
+	var lineage [][]byte
 	for _, i := range c.held(ks) {
 		held, err := c.piece(ctx, keys.PieceID{Keyset: dealing, Piece: i})
 		if err != nil {
 			return shares.NodeSecret{}, err
 		}
-		clear(held.Key)
+		defer held.Erase()
 		lineage = append(lineage, held.Lineage)
 	}
 	return shares.NewNodeSecret(lineage), nil

@@ -183,7 +183,7 @@ func TestDisposalEndsShares(t *testing.T) {
 	secret := func(dir, name string) (shares.NodeSecret, error) {
 		ring, err := keys.OpenFile(filepath.Join(dir, "keyring"))
 		j.check(err)
-		var lineage [][32]byte
+		var lineage [][]byte
 		me := slices.Index(ks.Custodians, name)
 		for i, p := range ks.Pieces {
 			if !p.Holds(me) {

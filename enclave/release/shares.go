@@ -171,7 +171,7 @@ func (c *Custodian) chargedByAll(ctx context.Context, d *Dossier, active []strin
 	return charge, nil
 }
 
-// piece unwraps a piece into memory; its key is the caller's to clear.
+// piece unwraps a piece into memory; it is the caller's to erase.
 func (c *Custodian) piece(ctx context.Context, id keys.PieceID) (keys.Piece, error) {
 	data, err := c.cfg.Keys.Piece(ctx, id)
 	if errors.Is(err, keys.ErrNoPiece) {
@@ -222,7 +222,7 @@ func (c *Custodian) computePiece(ctx context.Context, s *session, piece int, ter
 	if err != nil {
 		return nil, err
 	}
-	defer clear(held.Key)
+	defer held.Erase()
 	params, err := he.Compile(d.Keyset.Params)
 	if err != nil {
 		return nil, err

@@ -101,7 +101,7 @@ func share(ks enclave.Keyset, key *he.SecretKey, custodians []operators.Party, s
 		}
 		plain := part.MarshalBinary()
 		part.Erase()
-		secrets[i].Piece = keys.Piece{Lineage: lineage, Key: plain}.Encode()
+		secrets[i].Piece = keys.Piece{Lineage: lineage[:], Key: plain}.Encode()
 		clear(lineage[:])
 		clear(plain)
 		if _, err := rand.Read(secrets[i].PRF[:]); err != nil {
@@ -136,7 +136,7 @@ func share(ks enclave.Keyset, key *he.SecretKey, custodians []operators.Party, s
 
 // lineageSecret is the part of component keys that goes with a piece. It follows from the owner's key and from the names of
 // those who do not hold the piece, so it is the same in every dealing.
-func lineageSecret(key *he.SecretKey, custodians []string, without []int) ([32]byte, error) {
+func lineageSecret(key *he.SecretKey, custodians []string, without []int) ([keys.LineageBytes]byte, error) {
 	names := []string{}
 	for _, w := range without {
 		names = append(names, custodians[w])
@@ -151,7 +151,12 @@ func nodeSecret(key *he.SecretKey, ks *enclave.Keyset, custodian string) (s shar
 	if at < 0 {
 		return s, fmt.Errorf("%q is not a custodian of the keyset of dataset %q", custodian, ks.Dataset)
 	}
-	var held [][32]byte
+	var held [][]byte
+	defer func() {
+		for _, part := range held {
+			clear(part)
+		}
+	}()
 	for _, p := range ks.Pieces {
 		if !p.Holds(at) {
 			continue
@@ -160,7 +165,7 @@ func nodeSecret(key *he.SecretKey, ks *enclave.Keyset, custodian string) (s shar
 		if err != nil {
 			return s, err
 		}
-		held = append(held, part)
+		held = append(held, part[:])
 	}
 	return shares.NewNodeSecret(held), nil
 }

@@ -22,14 +22,13 @@ import (
 type NodeSecret [32]byte
 
 // NewNodeSecret makes it of the lineage secrets of all pieces that the custodian holds, in any order.
-func NewNodeSecret(lineage [][32]byte) NodeSecret {
-	sorted := slices.SortedFunc(slices.Values(lineage), func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
+func NewNodeSecret(lineage [][]byte) NodeSecret {
+	sorted := slices.SortedFunc(slices.Values(lineage), bytes.Compare)
 	h := sha256.New()
 	io.WriteString(h, "yingzhou node secret v1\x00")
 	for _, s := range sorted {
-		h.Write(s[:])
+		h.Write(s)
 	}
-	clear(sorted)
 	return NodeSecret(h.Sum(nil))
 }
 

@@ -172,7 +172,7 @@ func TestUnlock(t *testing.T) {
 	}
 	// Three pieces, each held by all but one.
 	secret := func(node int) shares.NodeSecret {
-		lineage := [][32]byte{{1}, {2}, {3}}
+		lineage := [][]byte{{1}, {2}, {3}}
 		return shares.NewNodeSecret(slices.Delete(lineage, node, node+1))
 	}
 	for c := range 3 {

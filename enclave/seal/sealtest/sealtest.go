@@ -13,7 +13,7 @@ import (
 // wrapped under.
 func NodeSecret(t testing.TB, dealt *seal.Dealt, custodian *keys.Identity) shares.NodeSecret {
 	t.Helper()
-	var lineage [][32]byte
+	var lineage [][]byte
 	for _, p := range dealt.Pieces {
 		if p.Custodian != custodian.Name() {
 			continue
