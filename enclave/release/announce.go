@@ -62,7 +62,7 @@ func (c *Custodian) catchUp(ctx context.Context, d *Dossier, proof enclave.LogPr
 
 // ended refuses a dossier of a dataset whose disposal is in the log by now.
 func (c *Custodian) ended(d *Dossier) *Refusal {
-	for _, o := range append([]Other{{Keyset: &d.Keyset, KeysetDigest: d.KeysetSum}}, d.Others...) {
+	for _, o := range d.datasets() {
 		if c.follow.logged[entryKey{o.KeysetDigest, enclave.EntryDisposal}] {
 			return refuse(ErrDisposed, "dataset %q, keyset %s", o.Keyset.Dataset, o.KeysetDigest.Short())
 		}

@@ -49,7 +49,7 @@ func (d *Dossier) collection(b *enclave.CollectionBundle, root ed25519.PublicKey
 	if !enclave.ConfirmedBy(b.Collection, d.Roster, owner) {
 		return refuse(ErrUnauthorized, "collection %q: no steward of %q, which owns dataset %q, has confirmed it", col.Name, owner, col.Dataset)
 	}
-	if r := d.authorize(base, root, operators.Request{Operator: col.Operator, Scenario: col.Scenario, Analyst: col.By, Now: now}); r != nil {
+	if r := d.authorize(base, root, owners, operators.Request{Operator: col.Operator, Scenario: col.Scenario, Analyst: col.By, Now: now}); r != nil {
 		return r
 	}
 	if err := col.Granted(&d.Grant); err != nil {

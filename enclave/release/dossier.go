@@ -216,7 +216,11 @@ func (d *Dossier) grant(b *enclave.Bundle, root ed25519.PublicKey, now time.Time
 	if err != nil {
 		return refuse(ErrUnauthorized, "plan must be signed by the analyst who asks").Because(err)
 	}
-	if r := d.authorize(b, root, operators.Request{Operator: claimed.Operator, Scenario: claimed.Scenario, Analyst: analyst.Name, Now: now}); r != nil {
+	owners, r := d.owners(b)
+	if r != nil {
+		return r
+	}
+	if r := d.authorize(b, root, owners, operators.Request{Operator: claimed.Operator, Scenario: claimed.Scenario, Analyst: analyst.Name, Now: now}); r != nil {
 		return r
 	}
 	if sum := canon.DigestOf(d.Grant); sum != b.Grant.Digest() {
@@ -225,12 +229,8 @@ func (d *Dossier) grant(b *enclave.Bundle, root ed25519.PublicKey, now time.Time
 	return nil
 }
 
-// authorize concludes from the statements what is granted.
-func (d *Dossier) authorize(b *enclave.Bundle, root ed25519.PublicKey, r operators.Request) *Refusal {
-	owners, refused := d.owners(b)
-	if refused != nil {
-		return refused
-	}
+// authorize concludes from the statements, and from who owns which dataset, what is granted.
+func (d *Dossier) authorize(b *enclave.Bundle, root ed25519.PublicKey, owners map[string]string, r operators.Request) *Refusal {
 	g, err := operators.Authorize(operators.Statements{Roster: b.Roster, RootKey: root, All: b.Statements, Owners: owners}, r)
 	if err != nil {
 		return refuse(ErrUnauthorized, "scenario %s", r.Scenario.Short()).Because(err)

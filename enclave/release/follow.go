@@ -99,7 +99,10 @@ func (f *follower) restore() error {
 	in, whole := bufio.NewReaderSize(file, 1<<16), *f
 	whole.logged = map[entryKey]bool{}
 	for whole.size < f.last.Size {
-		leaves, read := readLeaves(in, min(pageLeaves, f.last.Size-whole.size))
+		leaves, read, err := readLeaves(in, min(pageLeaves, f.last.Size-whole.size))
+		if err != nil {
+			return fmt.Errorf("reading followed entries: %w", err)
+		}
 		if len(leaves) == 0 {
 			return nil
 		}
@@ -123,12 +126,19 @@ func (f *follower) restore() error {
 	return nil
 }
 
-// readLeaves reads up to most leaves as save wrote them, and says how many bytes those were. It stops at what is not one.
-func readLeaves(in io.Reader, most int64) (leaves [][]byte, read int64) {
+// readLeaves reads up to most leaves as save wrote them, and says how many bytes those were. It stops at what is not one; an
+// error is the disk's.
+func readLeaves(in io.Reader, most int64) (leaves [][]byte, read int64, _ error) {
+	ended := func(err error) error {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil
+		}
+		return err
+	}
 	for int64(len(leaves)) < most {
 		var size [4]byte
 		if _, err := io.ReadFull(in, size[:]); err != nil {
-			break
+			return leaves, read, ended(err)
 		}
 		n := binary.BigEndian.Uint32(size[:])
 		if n > maxLeaf {
@@ -136,11 +146,11 @@ func readLeaves(in io.Reader, most int64) (leaves [][]byte, read int64) {
 		}
 		leaf := make([]byte, n)
 		if _, err := io.ReadFull(in, leaf); err != nil {
-			break
+			return leaves, read, ended(err)
 		}
 		leaves, read = append(leaves, leaf), read+int64(len(size))+int64(n)
 	}
-	return leaves, read
+	return leaves, read, nil
 }
 
 // grow hashes leaves onto the tree, without taking them over.

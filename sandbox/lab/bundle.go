@@ -93,34 +93,41 @@ func (l *Lab) Bundle(ctx context.Context, id sandbox.JobID) (*enclave.Bundle, er
 	for _, s := range b.Manifests {
 		needs = append(needs, need{s.Digest(), enclave.EntryManifest})
 	}
-	for _, use := range d.grant.Datasets {
+	if !job.Release.IsZero() {
+		needs = append(needs, need{job.Release, enclave.EntryRelease})
+	}
+	b.Keysets, b.Proofs, err = l.behind(ctx, d.grant.Datasets, st.All, needs)
+	return b, err
+}
+
+// behind gathers what custodians want to see whatever is asked of them: the keysets of all datasets of the scenario, with
+// proofs that those, all statements and what else is needed are in the log.
+func (l *Lab) behind(ctx context.Context, uses []operators.DatasetUse, statements []enclave.Signed, needs []need) (keysets []enclave.Signed, proofs []enclave.LogProof, _ error) {
+	keysets = []enclave.Signed{}
+	for _, use := range uses {
 		ds, err := l.cfg.Store.Dataset(ctx, use.Dataset)
 		if err != nil {
-			return nil, fmt.Errorf("dataset %q: %w", use.Dataset, err)
+			return nil, nil, fmt.Errorf("dataset %q: %w", use.Dataset, err)
 		}
 		all, err := l.lineage(ctx, ds.Keyset)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, ks := range all {
-			b.Keysets = append(b.Keysets, ks)
-			needs = append(needs, need{ks.Digest(), enclave.EntryKeyset})
+			keysets, needs = append(keysets, ks), append(needs, need{ks.Digest(), enclave.EntryKeyset})
 		}
 	}
-	for _, s := range st.All {
+	for _, s := range statements {
 		needs = append(needs, need{s.Digest(), enclave.EntryStatement})
-	}
-	if !job.Release.IsZero() {
-		needs = append(needs, need{job.Release, enclave.EntryRelease})
 	}
 	for _, n := range needs {
 		p, err := l.prove(ctx, n)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		b.Proofs = append(b.Proofs, p)
+		proofs = append(proofs, p)
 	}
-	return b, nil
+	return keysets, proofs, nil
 }
 
 // rosterAt finds the roster that was in force when a release was made: people who have left since had a say then.

@@ -310,7 +310,7 @@ func (l *Lab) CollectionBundle(ctx context.Context, name string, batch int64) (*
 	if err != nil {
 		return nil, err
 	}
-	b := &enclave.CollectionBundle{Format: enclave.KindCollectionBundle, Roster: st.Roster, Statements: st.All, Collection: c.Signed, Keysets: []enclave.Signed{}}
+	b := &enclave.CollectionBundle{Format: enclave.KindCollectionBundle, Roster: st.Roster, Statements: st.All, Collection: c.Signed}
 	var needs []need
 	switch done, err := l.Batch(ctx, name, batch); {
 	case err == nil:
@@ -336,35 +336,14 @@ func (l *Lab) CollectionBundle(ctx context.Context, name string, batch int64) (*
 	needs = append(needs, need{b.Roster.Digest(), enclave.EntryRoster}, need{c.Digest, enclave.EntryCollection}, need{b.Delivery.Digest(), enclave.EntryDelivery})
 	var sc operators.Scenario
 	for _, s := range st.All {
-		needs = append(needs, need{s.Digest(), enclave.EntryStatement})
 		if s.Digest() == c.Scenario {
 			if err := s.Open(operators.KindScenario, &sc); err != nil {
 				return nil, err
 			}
 		}
 	}
-	for _, use := range sc.Datasets {
-		ds, err := l.cfg.Store.Dataset(ctx, use.Dataset)
-		if err != nil {
-			return nil, fmt.Errorf("dataset %q: %w", use.Dataset, err)
-		}
-		all, err := l.lineage(ctx, ds.Keyset)
-		if err != nil {
-			return nil, err
-		}
-		for _, ks := range all {
-			b.Keysets = append(b.Keysets, ks)
-			needs = append(needs, need{ks.Digest(), enclave.EntryKeyset})
-		}
-	}
-	for _, n := range needs {
-		p, err := l.prove(ctx, n)
-		if err != nil {
-			return nil, err
-		}
-		b.Proofs = append(b.Proofs, p)
-	}
-	return b, nil
+	b.Keysets, b.Proofs, err = l.behind(ctx, sc.Datasets, st.All, needs)
+	return b, err
 }
 
 // Batch is a released batch on record.

@@ -221,7 +221,8 @@ func (l *Lab) Publish(ctx context.Context, s enclave.Signed) error {
 	return err
 }
 
-// NamedBlobs are the blobs that manifests, collections and deliveries of reports name, those of datasets that were disposed of aside: all that a lab needs.
+// NamedBlobs are the blobs that manifests, collections and deliveries of reports name, those of datasets that were disposed
+// of aside: all that a lab needs.
 func NamedBlobs(ctx context.Context, records sandbox.Records) (map[enclave.Digest]bool, error) {
 	manifests, err := records.Artefacts(ctx, enclave.KindManifest)
 	if err != nil {

@@ -98,8 +98,8 @@ type Signer interface {
 	Sign(kind string, body []byte) (canon.Signature, error)
 }
 
-// Config is what the control plane works with. All fields but Admission, NodeProgram, Destroyer, Collector, Watch, Clock and Logger are
-// required.
+// Config is what the control plane works with. All fields but Admission, NodeProgram, Destroyer, Collector, Watch, Clock and
+// Logger are required.
 type Config struct {
 	Store     sandbox.Store
 	Log       Log

@@ -37,7 +37,7 @@ func (a *Agency) ConfirmCollection(ctx context.Context, name string, enrolment [
 	if canon.Sum(enrolment) != c.Enrolment || int64(len(enrolment)) != c.EnrolmentBytes {
 		return fmt.Errorf("confirming collection %q: %w: its list of reporters is another one, %s", name, sandbox.ErrConflict, c.Enrolment.Short())
 	}
-	if err := a.send(ctx, bytes.NewReader(enrolment), c.Enrolment); err != nil {
+	if _, err := a.send(ctx, bytes.NewReader(enrolment), c.Enrolment); err != nil {
 		return err
 	}
 	sig, err := a.steward.Sign(enclave.KindCollection, c.Signed.Body)
@@ -47,13 +47,12 @@ func (a *Agency) ConfirmCollection(ctx context.Context, name string, enrolment [
 	return a.cfg.Lab.ConfirmCollection(ctx, enclave.Signed{Kind: enclave.KindCollection, Body: c.Signed.Body, Sigs: []canon.Signature{sig}})
 }
 
-// send brings one blob to the lab.
-func (a *Agency) send(ctx context.Context, r io.Reader, want enclave.Digest) error {
-	d, _, err := a.cfg.Blobs.Put(ctx, r, want)
-	if err == nil && a.cfg.Send != nil {
-		err = a.cfg.Send(ctx, []enclave.Digest{d})
+// send brings one blob to the lab. want is its name, zero if that is not known.
+func (a *Agency) send(ctx context.Context, r io.Reader, want enclave.Digest) (b enclave.DeliveryBlob, err error) {
+	if b.Blob, b.Bytes, err = a.cfg.Blobs.Put(ctx, r, want); err == nil && a.cfg.Send != nil {
+		err = a.cfg.Send(ctx, []enclave.Digest{b.Blob})
 	}
-	return err
+	return b, err
 }
 
 // DeliverReports hands in files of reports, as the owner's gateway took them, as one batch of a collection. Nothing in them
@@ -87,8 +86,5 @@ func (a *Agency) take(ctx context.Context, name string) (b enclave.DeliveryBlob,
 		return b, err
 	}
 	defer f.Close()
-	if b.Blob, b.Bytes, err = a.cfg.Blobs.Put(ctx, f, enclave.Digest{}); err == nil && a.cfg.Send != nil {
-		err = a.cfg.Send(ctx, []enclave.Digest{b.Blob})
-	}
-	return b, err
+	return a.send(ctx, f, enclave.Digest{})
 }

@@ -43,18 +43,18 @@ func (s *Server) LeadBatch(ctx context.Context, req *enclavev1.LeadBatchRequest)
 	if err != nil {
 		return nil, err
 	}
-	var helper *helper
+	var with *helper
 	out, err := s.cfg.Collects.Lead(ctx, b, func(ctx context.Context, name string) (prio3.Peer, error) {
 		i := slices.IndexFunc(s.cfg.Peers, func(p *Peer) bool { return p.Name() == name })
 		if i < 0 {
 			return nil, &refusal.UnavailableError{What: fmt.Sprintf("custodian %q", name)}
 		}
 		var err error
-		helper, err = s.cfg.Peers[i].help(ctx, b)
-		return helper, err
+		with, err = s.cfg.Peers[i].help(ctx, b)
+		return with, err
 	})
-	if helper != nil {
-		helper.close()
+	if with != nil {
+		with.close()
 	}
 	if err != nil {
 		return nil, err
